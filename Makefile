@@ -1,0 +1,39 @@
+# Everything is set up in .venv by the first target that needs it; Python 3.11 and make are all it takes.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+DATA ?=
+LIMIT ?=
+TITLES ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check bench
+
+help:  ## show this
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+venv: .venv/ready  ## make .venv with everything in it
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[embedded,train,dev]'
+	@touch $@
+
+demo: .venv/ready  ## run the whole stream on a catalogue: make demo [DATA=folder] [LIMIT=rows]
+	$(BIN)/tagstream demo $(if $(DATA),--data $(DATA)) $(if $(LIMIT),--limit $(LIMIT))
+
+test: .venv/ready  ## all tests: unit, contract, integration, cluster, model
+	$(BIN)/python -m pytest
+
+check: .venv/ready  ## lint, format, types and import rules
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy tagstream
+	$(BIN)/python -m pytest -q tests/unit/test_imports.py
+
+bench: .venv/ready  ## the README's figures, a JSON line each: make bench [DATA=folder] [TITLES=file]
+	@for bench in overhead throughput memory tagger_speed; do \
+		$(BIN)/python tests/bench/$$bench.py $(if $(DATA),--data $(DATA)) || exit 1; \
+	done
+	@$(if $(DATA),$(BIN)/python tests/bench/quality.py --data $(DATA) $(if $(TITLES),--extra-titles $(TITLES)),\
+		echo "quality is measured on real products: make bench DATA=folder")

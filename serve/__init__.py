@@ -1,0 +1,1 @@
+"""The deployments: thin shells over `tagstream`."""

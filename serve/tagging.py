@@ -1,0 +1,58 @@
+"""The `Tagger` deployment: the champion model on a share of a GPU or CPU."""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+
+from ray import serve
+
+from tagstream.adapters.replicas import RayMetrics
+from tagstream.core.errors import TagstreamError
+from tagstream.core.ports import MicroBatch, Scores
+from tagstream.logs import set_up_logs
+from tagstream.settings import load_settings
+from tagstream.wiring import build_champion, tagger_threads
+
+
+@serve.deployment
+class Tagger:
+    """`tag(micro-batch) → scores`. Errors that the caller knows come back as values: Ray would wrap them."""
+
+    def __init__(self) -> None:
+        settings = load_settings()
+        set_up_logs(as_json=settings.log_json)
+        self._champion = build_champion(settings, RayMetrics())
+        self._champion.start()
+        self._model_threads = ThreadPoolExecutor(tagger_threads(settings), thread_name_prefix="model")
+
+    async def tag(self, batch: MicroBatch) -> Scores | TagstreamError:
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._model_threads, self._champion.tag, batch)
+        except TagstreamError as error:
+            return _bare(error)
+
+    async def taxonomy(self, model_version: str) -> str | TagstreamError:
+        """The taxonomy of a model version, as JSON."""
+        try:
+            taxonomy = await asyncio.to_thread(self._champion.taxonomy, model_version)
+        except TagstreamError as error:
+            return _bare(error)
+        return taxonomy.model_dump_json()
+
+    async def ready(self) -> bool:
+        return self._champion.ready()
+
+    def check_health(self) -> None:
+        if not self._champion.alive():
+            raise RuntimeError("the thread that watches the champion has died")
+
+    def __del__(self) -> None:
+        if hasattr(self, "_champion"):
+            self._champion.close()
+
+
+def _bare(error: TagstreamError) -> TagstreamError:
+    """Without its cause, which may be of a library that the caller does not have."""
+    return type(error)(str(error))

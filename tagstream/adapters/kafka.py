@@ -1,0 +1,480 @@
+"""Kafka over librdkafka: the event topic as a `Source`, the outgoing topics as a `Publisher`.
+
+The module is imported, never its names: a Serve deployment is pickled by value, and librdkafka's classes
+do not survive that. Both objects connect when constructed, in the process that uses them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import confluent_kafka as ck
+
+from tagstream.core.errors import BadSettings, TagstreamError, Unavailable
+from tagstream.core.ports import AssignmentListener, OutRecord, Record, TopicPartition
+
+log = logging.getLogger(__name__)
+
+
+class _NotTooOften(logging.Filter):
+    """librdkafka repeats itself at every attempt to connect: each kind of line passes once in a while."""
+
+    def __init__(self, every_s: float) -> None:
+        super().__init__()
+        self._every_s = every_s
+        self._passed_s: dict[tuple[str, int], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        kind, now_s = (record.getMessage().split(" ", 1)[0], record.levelno), time.monotonic()
+        if now_s - self._passed_s.get(kind, -self._every_s) < self._every_s:
+            return False
+        self._passed_s[kind] = now_s
+        return True
+
+
+_librdkafka_log = log.getChild("librdkafka")
+_librdkafka_log.addFilter(_NotTooOften(every_s=30.0))
+
+#: A record of 25 MiB (a dead letter: an event of 24 MiB and its headers) and its batch's framing.
+RECORD_MAX_BYTES = 25 * 2**20
+_MIB = 2**20
+_LAG_TIMEOUT_S = 1.0
+
+_KAFKA = ck.KafkaError
+#: The group has moved on: the offsets belong to the next owner, who reads from the last commit.
+_GROUP_MOVED_ON = {
+    _KAFKA.ILLEGAL_GENERATION,
+    _KAFKA.UNKNOWN_MEMBER_ID,
+    _KAFKA.REBALANCE_IN_PROGRESS,
+    _KAFKA.STALE_MEMBER_EPOCH,
+    _KAFKA.FENCED_MEMBER_EPOCH,
+    _KAFKA._ASSIGNMENT_LOST,
+}
+_MISSING_TOPIC = {_KAFKA.UNKNOWN_TOPIC_OR_PART, _KAFKA._UNKNOWN_TOPIC, _KAFKA._UNKNOWN_PARTITION}
+
+
+def _consumer_config(
+    bootstrap_servers: str,
+    group: str,
+    session_timeout_ms: int,
+    queued_max_kbytes: int,
+    client_config: Mapping[str, Any],
+) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        "bootstrap.servers": bootstrap_servers,
+        "group.id": group,
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "session.timeout.ms": session_timeout_ms,
+        "heartbeat.interval.ms": max(100, min(3000, session_timeout_ms // 3)),
+        "partition.assignment.strategy": "cooperative-sticky",
+        # Pictures: the default of 64 MiB a partition queue would be the largest thing in the process.
+        "queued.max.messages.kbytes": queued_max_kbytes,
+        # The default of 1 s shows as hiccups when the queue is this small.
+        "fetch.queue.backoff.ms": 20,
+        "fetch.wait.max.ms": 100,
+        "fetch.message.max.bytes": RECORD_MAX_BYTES + _MIB,
+        "fetch.max.bytes": RECORD_MAX_BYTES + _MIB,
+        "receive.message.max.bytes": 2 * RECORD_MAX_BYTES,
+        "socket.keepalive.enable": True,
+        **client_config,
+        # Ours to handle: librdkafka would reset silently, and what retention took could not be counted.
+        "auto.offset.reset": "error",
+    }
+    if config.get("group.protocol") == "consumer":
+        for key in ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy"):
+            del config[key]
+    elif config["partition.assignment.strategy"] != "cooperative-sticky":
+        raise BadSettings("the Kafka client setting partition.assignment.strategy must be cooperative-sticky")
+    return config
+
+
+class KafkaSource:
+    """The `Source` of one topic. See `core.ports.Source`."""
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        group: str,
+        topic: str,
+        *,
+        session_timeout_ms: int = 10_000,
+        queued_max_kbytes: int = 16_384,
+        client_config: Mapping[str, Any] | None = None,
+        on_offsets_lost: Callable[[int], object] | None = None,
+    ) -> None:
+        """
+        Args:
+            session_timeout_ms: how long a consumer may be silent before its partitions go to others.
+            queued_max_kbytes: prefetched records kept in memory, over all partitions, in KiB.
+            client_config: handed to librdkafka as it is (security, sizes); wins over our defaults.
+                `auto.offset.reset` (earliest, the default, or latest) says where a new group starts.
+            on_offsets_lost: told, from inside `poll`, how many offsets retention deleted unread.
+
+        Raises:
+            BadSettings: librdkafka refuses the settings.
+        """
+        overrides = dict(client_config or {})
+        reset = str(overrides.pop("auto.offset.reset", "earliest"))
+        if reset not in ("earliest", "latest"):
+            raise BadSettings(f"the Kafka client setting auto.offset.reset is {reset!r}: earliest or latest")
+        self._first_offset = ck.OFFSET_BEGINNING if reset == "earliest" else ck.OFFSET_END
+        self._topic = topic
+        self._listener: AssignmentListener | None = None
+        self._assigned: set[TopicPartition] = set()
+        self._committed: dict[TopicPartition, int] = {}
+        self._paused = False
+        self._error: TagstreamError | None = None
+        self._may_ask = True
+        self._on_offsets_lost = on_offsets_lost
+        config = _consumer_config(bootstrap_servers, group, session_timeout_ms, queued_max_kbytes, overrides)
+        self._max_silence_s = int(config.get("max.poll.interval.ms", 300_000)) / 1000
+        self._polled_s = time.monotonic()
+        config |= {"error_cb": self._on_error, "on_commit": self._on_commit, "logger": _librdkafka_log}
+        self._consumer = _connect(ck.Consumer, config)
+
+    def subscribe(self, listener: AssignmentListener) -> None:
+        self._listener = listener
+        self._consumer.subscribe(
+            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        self._raise_error()
+        records = []
+        for message in self._take(max_records, timeout_s):
+            error = message.error()
+            if error is not None:
+                self._handle(error, message)
+                continue
+            records.append(
+                Record(
+                    message.topic(),
+                    message.partition(),
+                    message.offset(),
+                    message.key(),
+                    message.value(),
+                    tuple(message.headers() or ()),
+                    message.timestamp()[1],
+                )
+            )
+        if not records:
+            self._raise_error()
+        return records
+
+    def _take(self, max_records: int, timeout_s: float) -> list[Any]:
+        # `consume` alone waits for the last record that it was asked for, not for the first.
+        messages: list[Any] = []  # of confluent_kafka.Message, whose stubs doubt what consumed ones have
+        try:
+            first = self._consumer.poll(timeout_s)
+            if first is not None:
+                messages.append(first)
+                messages += self._consumer.consume(max_records - 1, 0) if max_records > 1 else []
+        except ck.KafkaException as error:
+            self._on_error(error.args[0])
+            self._error = self._error or Unavailable(f"the broker reports: {error.args[0]}")
+        self._polled_s = time.monotonic()
+        return messages
+
+    def commit(self, next_offsets: Mapping[TopicPartition, int], *, wait: bool) -> None:
+        """Raises Unavailable; without `wait` the next `poll` raises it. A rebalance is not an error."""
+        if not next_offsets:
+            return
+        offsets = [ck.TopicPartition(*partition, offset) for partition, offset in next_offsets.items()]
+        try:
+            answer = self._consumer.commit(offsets=offsets, asynchronous=not wait)
+        except ck.KafkaException as error:
+            self._on_commit(error.args[0], offsets)
+        else:
+            for refused in (part.error for part in answer or () if part.error is not None):
+                self._on_commit(refused, offsets)
+        if wait:
+            self._raise_error()
+
+    def pause(self) -> None:
+        self._paused = True
+        self._consumer.pause(_to_kafka(self._assigned))
+
+    def resume(self) -> None:
+        self._paused = False
+        self._consumer.resume(_to_kafka(self._assigned))
+
+    def lag(self) -> dict[TopicPartition, int]:
+        """See the port. The high watermark is the one that came with the last fetch."""
+        self._may_ask = True
+        positions = self._consumer.position(_to_kafka(self._assigned))
+        return {_from_kafka(part): self._lag_of(part) for part in positions}
+
+    def close(self) -> None:
+        self._consumer.close()
+
+    def _lag_of(self, position: ck.TopicPartition) -> int:
+        low, high = self._consumer.get_watermark_offsets(position, cached=True)
+        if self._paused or high < 0:  # nothing is fetched, so nothing tells us
+            asked = self._ask(self._consumer.get_watermark_offsets, position)
+            # The embedded broker answers too little, so that the fetched one may be the newer.
+            low, high = (low, high) if asked is None else (asked[0], max(high, asked[1]))
+        next_offset = position.offset if position.offset >= 0 else self._committed_offset(position)
+        lag: int = high - max(next_offset, low, 0)
+        return max(0, lag)
+
+    def _committed_offset(self, position: ck.TopicPartition) -> int:
+        partition = _from_kafka(position)
+        if partition not in self._committed:
+            answer = self._ask(self._consumer.committed, [ck.TopicPartition(*partition)])
+            if answer is None:
+                return 0
+            self._committed[partition] = answer[0].offset
+        return self._committed[partition]
+
+    def _ask(self, question: Callable[..., Any], about: Any) -> Any:
+        """The broker's answer, or None. After the first silence of this `lag` it is not asked again: one
+        timeout a partition would keep the thread from polling."""
+        if self._may_ask:
+            try:
+                return question(about, timeout=_LAG_TIMEOUT_S)
+            except ck.KafkaException as error:
+                self._may_ask = False
+                log.info("the lag is a guess, the broker does not answer: %s", error)
+        return None
+
+    def _on_assign(self, _: Any, partitions: list[ck.TopicPartition]) -> None:
+        self._consumer.incremental_assign(partitions)
+        if self._paused:
+            self._consumer.pause(partitions)
+        assigned = [_from_kafka(part) for part in partitions]
+        self._assigned.update(assigned)
+        if self._listener is not None:
+            self._listener.on_assigned(assigned)
+
+    def _on_revoke(self, _: Any, partitions: list[ck.TopicPartition]) -> None:
+        if time.monotonic() - self._polled_s > self._max_silence_s:
+            # Announced long ago, heard only now: the group has meanwhile given them away.
+            self._on_lost(_, partitions)
+            return
+        revoked = self._take_away(partitions)
+        if self._listener is not None:
+            self._listener.on_revoked(revoked)
+
+    def _on_lost(self, _: Any, partitions: list[ck.TopicPartition]) -> None:
+        lost = self._take_away(partitions)
+        if self._listener is not None:
+            self._listener.on_lost(lost)
+
+    def _take_away(self, partitions: list[ck.TopicPartition]) -> list[TopicPartition]:
+        gone = [_from_kafka(part) for part in partitions]
+        self._assigned.difference_update(gone)
+        for partition in gone:
+            self._committed.pop(partition, None)
+        return gone
+
+    def _on_commit(self, error: ck.KafkaError | None, offsets: list[ck.TopicPartition]) -> None:
+        if error is None or error.code() == _KAFKA._NO_OFFSET:
+            return
+        if error.code() in _GROUP_MOVED_ON:
+            log.info("offsets not committed, the group has moved on: %s", error)
+            return
+        self._error = Unavailable(f"the broker did not take the offsets {offsets}: {error}")
+
+    def _on_error(self, error: ck.KafkaError) -> None:
+        """librdkafka goes on trying; the worker is told once, so that it reports itself as not ready."""
+        if error.fatal():
+            self._error = TagstreamError(f"the Kafka consumer cannot go on: {error}")
+        elif error.code() == _KAFKA._ALL_BROKERS_DOWN:
+            self._error = Unavailable(f"no broker answers: {error}")
+        else:
+            log.debug("the Kafka client reports: %s", error)
+
+    def _handle(self, error: ck.KafkaError, message: ck.Message) -> None:
+        """An error that came in a record's place. It waits for records taken with it to be returned."""
+        if error.code() == _KAFKA._AUTO_OFFSET_RESET:
+            self._start_over(message)
+        elif error.code() == _KAFKA._MAX_POLL_EXCEEDED:
+            log.error("the consumer was too slow to poll and left its group: %s", error)
+        elif error.code() in _MISSING_TOPIC:
+            self._error = Unavailable(
+                f"the topic {self._topic} is not there, run `tagstream topics create`: {error}"
+            )
+        elif error.code() != _KAFKA._PARTITION_EOF:
+            self._on_error(error)
+            self._error = self._error or Unavailable(f"the broker reports: {error}")
+
+    def _start_over(self, message: ck.Message) -> None:
+        """The next offset does not exist: the group is new, or retention was faster, or the topic is new."""
+        partition = ck.TopicPartition(str(message.topic()), message.partition() or 0, self._first_offset)
+        if _from_kafka(partition) not in self._assigned:
+            return
+        next_offset = message.offset()
+        if next_offset is not None and next_offset >= 0:
+            partition.offset = ck.OFFSET_BEGINNING
+            try:
+                low, _ = self._consumer.get_watermark_offsets(partition, timeout=5.0)
+            except ck.KafkaException as error:
+                log.warning("no watermark of %s, lost offsets not counted: %s", partition, error)
+            else:
+                log.error("%s: offset %s is gone, going on from %s", partition, next_offset, low)
+                if low > next_offset and self._on_offsets_lost is not None:
+                    self._on_offsets_lost(low - next_offset)
+        # A partition in this state cannot be sought; taking it again is what sets its offset.
+        self._consumer.incremental_unassign([partition])
+        self._consumer.incremental_assign([partition])
+        if self._paused:
+            self._consumer.pause([partition])
+
+    def _raise_error(self) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+
+
+class _Delivery:
+    """The delivery reports of one `publish`. Any thread may serve them."""
+
+    def __init__(self, expected: int) -> None:
+        self._expected = expected
+        self._errors: list[ck.KafkaError | None] = []
+        self._complete = threading.Event()
+
+    def report(self, error: ck.KafkaError | None, _: ck.Message) -> None:
+        self._errors.append(error)  # atomic: two threads cannot both miss the last one
+        if len(self._errors) >= self._expected:
+            self._complete.set()
+
+    def wait(self, timeout_s: float) -> ck.KafkaError | None:
+        """The first error, or None if all are delivered. Raises TimeoutError."""
+        if not self._complete.wait(timeout_s):
+            raise TimeoutError(f"{self._expected - len(self._errors)} of {self._expected} are not answered")
+        return next((error for error in self._errors if error is not None), None)
+
+
+class KafkaPublisher:
+    """The `Publisher`. See `core.ports.Publisher`. Idempotent: librdkafka's own retries keep the order."""
+
+    def __init__(
+        self,
+        bootstrap_servers: str,
+        *,
+        delivery_timeout_s: float = 30.0,
+        client_config: Mapping[str, Any] | None = None,
+    ) -> None:
+        """
+        Args:
+            delivery_timeout_s: how long the broker may take before `publish` raises `Unavailable`.
+            client_config: handed to librdkafka as it is; wins over our defaults.
+
+        Raises:
+            BadSettings: librdkafka refuses the settings.
+        """
+        self._delivery_timeout_s = delivery_timeout_s
+        self._config: dict[str, Any] = {
+            "bootstrap.servers": bootstrap_servers,
+            "enable.idempotence": True,
+            "acks": "all",
+            "partitioner": "murmur2_random",
+            "linger.ms": 5,
+            "compression.type": "lz4",
+            "message.max.bytes": RECORD_MAX_BYTES + _MIB,
+            "queue.buffering.max.kbytes": 65_536,
+            "delivery.timeout.ms": int(delivery_timeout_s * 1000),
+            "socket.keepalive.enable": True,
+            "logger": _librdkafka_log,
+            "error_cb": _log_error,
+            **(client_config or {}),
+        }
+        self._lock = threading.Lock()
+        self._closed = threading.Event()
+        self._producer = _connect(ck.Producer, self._config)
+        self._poller = threading.Thread(target=self._serve_reports, name="kafka-reports", daemon=True)
+        self._poller.start()
+
+    def publish(self, records: Sequence[OutRecord]) -> None:
+        if not records:
+            return
+        producer = self._producer
+        delivery = _Delivery(len(records))
+        deadline_s = time.monotonic() + self._delivery_timeout_s
+        try:
+            for record in records:
+                self._produce(producer, record, delivery.report, deadline_s)
+            # librdkafka fails what is not delivered in time; the margin only guards against its own delay.
+            failure = delivery.wait(self._delivery_timeout_s + 5.0)
+        except ck.KafkaException as error:
+            self._renew_if_fatal(producer, error.args[0])
+            raise Unavailable(f"a record was not taken for publishing: {error.args[0]}") from error
+        except TimeoutError as error:
+            raise Unavailable(f"the broker does not acknowledge: {error}") from error
+        if failure is not None:
+            self._renew_if_fatal(producer, failure)
+            raise Unavailable(f"a record was not delivered: {failure}") from ck.KafkaException(failure)
+
+    def close(self) -> None:
+        """Delivers what waits, for a second at most: every `publish` has had its answer already."""
+        self._closed.set()
+        self._poller.join()
+        self._producer.flush(1.0)
+
+    def _produce(
+        self, producer: Any, record: OutRecord, report: Callable[..., None], deadline_s: float
+    ) -> None:
+        while True:
+            try:
+                producer.produce(
+                    record.topic,
+                    record.value,
+                    record.key,
+                    on_delivery=report,
+                    timestamp=record.timestamp_ms or 0,
+                    headers=list(record.headers),
+                )
+            except BufferError:
+                if time.monotonic() > deadline_s:
+                    raise TimeoutError("the queue of unacknowledged records is full") from None
+                producer.poll(0.05)
+            else:
+                return
+
+    def _serve_reports(self) -> None:
+        while not self._closed.is_set():
+            producer = self._producer
+            try:
+                producer.poll(0.1)
+            except ck.KafkaException as error:
+                self._renew_if_fatal(producer, error.args[0])
+
+    def _renew_if_fatal(self, producer: Any, error: ck.KafkaError) -> None:
+        """An idempotent producer that lost count refuses all further work: a new one starts at zero."""
+        if not error.fatal() and error.code() != _KAFKA._FATAL:
+            return
+        with self._lock:
+            if self._producer is not producer:
+                return
+            log.error("the Kafka producer cannot go on and is replaced: %s", error)
+            self._producer = _connect(ck.Producer, self._config)
+        with contextlib.suppress(ck.KafkaException):  # says the same once more
+            producer.purge()
+            producer.flush(1.0)  # whoever waits for the old one learns now, not at the deadline
+
+
+def _connect(kind: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
+    try:
+        return kind(config)
+    except (ck.KafkaException, ValueError, TypeError) as error:
+        reason = error.args[0].str() if isinstance(error, ck.KafkaException) else error
+        raise BadSettings(f"the Kafka client refuses its settings: {reason}") from error
+
+
+def _log_error(error: ck.KafkaError) -> None:
+    log.debug("the Kafka client reports: %s", error)
+
+
+def _to_kafka(partitions: set[TopicPartition]) -> list[ck.TopicPartition]:
+    return [ck.TopicPartition(*partition) for partition in sorted(partitions)]
+
+
+def _from_kafka(partition: ck.TopicPartition) -> TopicPartition:
+    return TopicPartition(partition.topic, partition.partition)

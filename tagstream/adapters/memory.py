@@ -1,0 +1,431 @@
+"""Twins of every port in memory, for tests: they keep the contracts, and fail when told to.
+
+Faults are data, one a call: `publisher.faults.extend([Unavailable("…"), None, After(Unavailable("…"))])`
+fails the first call before anything happened, lets the second work, and does the third before failing it.
+Time is a `ManualClock`: it passes when somebody waits, and nobody ever sleeps.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import threading
+import zlib
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from tagstream.core.errors import StoreNotInitialised, TaggingFailed
+from tagstream.core.events import ImageRef, ImageUse, ProductTags
+from tagstream.core.metrics import Metric
+from tagstream.core.ports import (
+    AssignmentListener,
+    Clock,
+    MicroBatch,
+    OutRecord,
+    Picture,
+    Record,
+    Scores,
+    Standing,
+    TopicPartition,
+    Write,
+)
+from tagstream.core.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True, slots=True)
+class After:
+    """A fault that strikes when the work is done: the caller cannot know that it was."""
+
+    error: Exception
+
+
+class Faults(deque[Exception | After | None]):
+    """What the next calls do. Empty: they work."""
+
+    @contextlib.contextmanager
+    def around(self) -> Iterator[None]:
+        fault = self.popleft() if self else None
+        if isinstance(fault, Exception):
+            raise fault
+        yield
+        if isinstance(fault, After):
+            raise fault.error
+
+
+class ManualClock:
+    """Time that passes when somebody waits, or by `advance`."""
+
+    def __init__(self, wall_ms: int = 1_750_000_000_000) -> None:
+        self._start_ms = wall_ms
+        self._now_s = 0.0
+        self._lock = threading.Lock()
+        self.stopping = False
+
+    def wall_ms(self) -> int:
+        return self._start_ms + int(self._now_s * 1000)
+
+    def monotonic_s(self) -> float:
+        return self._now_s
+
+    def wait(self, timeout_s: float) -> bool:
+        self.advance(max(0.0, timeout_s))
+        return self.stopping
+
+    def advance(self, seconds: float) -> None:
+        with self._lock:
+            self._now_s += seconds
+
+
+class MemoryBroker:
+    """Topics, partitions, offsets and consumer groups with cooperative rebalances."""
+
+    def __init__(self, partitions: int = 4, clock: Clock | None = None) -> None:
+        self.partitions = partitions
+        self.clock = clock or ManualClock()
+        #: (group, partition) → next offset to read
+        self.committed: dict[tuple[str, TopicPartition], int] = {}
+        self._logs: dict[TopicPartition, list[Record]] = {}
+        self._trimmed: Counter[TopicPartition] = Counter()
+        self._members: dict[str, list[MemorySource]] = defaultdict(list)
+        self._lock = threading.RLock()
+
+    def append(self, record: OutRecord) -> Record:
+        """Write one record; its key alone decides the partition."""
+        partition = TopicPartition(record.topic, zlib.crc32(record.key or b"") % self.partitions)
+        timestamp_ms = self.clock.wall_ms() if record.timestamp_ms is None else record.timestamp_ms
+        with self._lock:
+            log = self._logs.setdefault(partition, [])
+            written = Record(
+                *partition, len(log), record.key, record.value, tuple(record.headers), timestamp_ms
+            )
+            log.append(written)
+            return written
+
+    def records(self, topic: str) -> list[Record]:
+        """All records that the topic ever had, by partition and offset."""
+        with self._lock:
+            return [record for p in self._all(topic) for record in self._logs.get(p, [])]
+
+    def trim(self, partition: TopicPartition, first_offset: int) -> None:
+        """Retention: what stands before `first_offset` is gone."""
+        self._trimmed[partition] = first_offset
+
+    def evict(self, source: MemorySource) -> None:
+        """The group no longer hears `source`: others get its partitions, it learns so at its next poll."""
+        with self._lock:
+            source.lost |= set(source.positions)
+            source.positions.clear()
+            self._leave(source)
+
+    def _all(self, topic: str) -> list[TopicPartition]:
+        return [TopicPartition(topic, number) for number in range(self.partitions)]
+
+    def _join(self, source: MemorySource) -> None:
+        self._members[source.group].append(source)
+        self._share_out(source.group)
+
+    def _leave(self, source: MemorySource) -> None:
+        if source in self._members[source.group]:
+            self._members[source.group].remove(source)
+            self._share_out(source.group)
+
+    def _share_out(self, group: str) -> None:
+        members = self._members[group]
+        for number, member in enumerate(members):
+            member.target = set(self._all(member.topic)[number :: len(members)])
+
+    def _is_free(self, group: str, partition: TopicPartition) -> bool:
+        return not any(partition in member.positions for member in self._members[group])
+
+    def _first_offset(self, group: str, partition: TopicPartition) -> int:
+        return self.committed.get((group, partition), 0)
+
+    def _read(self, partition: TopicPartition, offset: int, max_records: int) -> list[Record]:
+        return self._logs.get(partition, [])[offset : offset + max_records]
+
+    def _end(self, partition: TopicPartition) -> int:
+        return len(self._logs.get(partition, []))
+
+
+class MemorySource:
+    """The `Source` of one topic, one member of a group."""
+
+    def __init__(
+        self,
+        broker: MemoryBroker,
+        group: str,
+        topic: str,
+        on_offsets_lost: Callable[[int], object] | None = None,
+    ) -> None:
+        self.group = group
+        self.topic = topic
+        #: of the assigned partitions: the next offset to poll
+        self.positions: dict[TopicPartition, int] = {}
+        self.target: set[TopicPartition] = set()
+        self.lost: set[TopicPartition] = set()
+        self.faults = Faults()
+        self.commit_faults = Faults()
+        self.paused = False
+        self._broker = broker
+        self._listener: AssignmentListener | None = None
+        self._on_offsets_lost = on_offsets_lost
+
+    def subscribe(self, listener: AssignmentListener) -> None:
+        self._listener = listener
+        self._broker._join(self)
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        with self.faults.around():
+            self._rebalance()
+            records = [] if self.paused else self._take(max_records)
+            if not records:
+                self._broker.clock.wait(timeout_s)
+            return records
+
+    def commit(self, next_offsets: Mapping[TopicPartition, int], *, wait: bool) -> None:
+        with self.commit_faults.around():
+            for partition, offset in next_offsets.items():
+                if partition in self.positions:
+                    self._broker.committed[self.group, partition] = offset
+
+    def pause(self) -> None:
+        self.paused = True
+
+    def resume(self) -> None:
+        self.paused = False
+
+    def lag(self) -> dict[TopicPartition, int]:
+        return {p: self._broker._end(p) - position for p, position in sorted(self.positions.items())}
+
+    def close(self) -> None:
+        assert self._listener is not None
+        if self.positions:
+            self._listener.on_revoked(sorted(self.positions))
+        with self._broker._lock:
+            self.positions.clear()
+            self._broker._leave(self)
+
+    def _rebalance(self) -> None:
+        assert self._listener is not None
+        if self.lost:
+            lost, self.lost = self.lost, set()
+            self._listener.on_lost(sorted(lost))
+            self._broker._join(self)
+        revoked = self.positions.keys() - self.target
+        if revoked:
+            self._listener.on_revoked(sorted(revoked))
+        with self._broker._lock:
+            for partition in revoked:
+                del self.positions[partition]
+            free = [p for p in sorted(self.target) if self._broker._is_free(self.group, p)]
+            for partition in free:
+                self.positions[partition] = self._broker._first_offset(self.group, partition)
+        if free:
+            self._listener.on_assigned(free)
+
+    def _take(self, max_records: int) -> list[Record]:
+        taken: list[Record] = []
+        for partition in sorted(self.positions):
+            self._skip_trimmed(partition)
+            records = self._broker._read(partition, self.positions[partition], max_records - len(taken))
+            self.positions[partition] += len(records)
+            taken += records
+        return taken
+
+    def _skip_trimmed(self, partition: TopicPartition) -> None:
+        missing = self._broker._trimmed[partition] - self.positions[partition]
+        if missing > 0:
+            self.positions[partition] += missing
+            if (self.group, partition) in self._broker.committed and self._on_offsets_lost is not None:
+                self._on_offsets_lost(missing)
+
+
+class MemoryPublisher:
+    """The `Publisher` to a `MemoryBroker`."""
+
+    def __init__(self, broker: MemoryBroker) -> None:
+        self.faults = Faults()
+        self._broker = broker
+
+    def publish(self, records: Sequence[OutRecord]) -> None:
+        with self.faults.around():
+            for record in records:
+                self._broker.append(record)
+
+    def close(self) -> None:
+        return
+
+
+class MemoryStore:
+    """The `TagStore`. Delete markers stay for ever."""
+
+    def __init__(self) -> None:
+        self.faults = Faults()
+        self._is_initialised = False
+        self._standing: dict[str, tuple[Write, int]] = {}
+        self._lock = threading.Lock()
+
+    def put(self, writes: Sequence[Write]) -> list[Standing]:
+        with self.faults.around(), self._lock:
+            if not self._is_initialised:
+                raise StoreNotInitialised("the store was emptied or is new")
+            return [self._put(write) for write in writes]
+
+    def get(self, product_ids: Sequence[str]) -> list[Standing | None]:
+        with self._lock:
+            known = [self._standing.get(product_id) for product_id in product_ids]
+        return [_as_standing("same", *standing) if standing else None for standing in known]
+
+    def find(self, group: str, value: str, limit: int) -> list[tuple[str, float]]:
+        scores = {
+            product.product_id: tag.score
+            for product in self._tagged()
+            for tag in product.tags
+            if (tag.group, tag.value) == (group, value)
+        }
+        return sorted(scores.items(), key=lambda hit: (-hit[1], hit[0]))[: max(0, limit)]
+
+    def initialise(self) -> None:
+        self._is_initialised = True
+
+    def empty(self) -> None:
+        """What an accident does to a store: everything is gone, its layout mark too."""
+        self._is_initialised = False
+        self._standing.clear()
+
+    def size(self) -> tuple[int, int]:
+        tagged = self._tagged()
+        return len(tagged), sum(len({(tag.group, tag.value) for tag in product.tags}) for product in tagged)
+
+    def close(self) -> None:
+        return
+
+    def _tagged(self) -> list[ProductTags]:
+        with self._lock:
+            return [write.product for write, _ in self._standing.values() if not write.deleted]
+
+    def _put(self, write: Write) -> Standing:
+        old, revision = self._standing.get(write.product.product_id, (None, 0))
+        if old is not None:
+            if _place(write) < _place(old):
+                return Standing("stale", None)
+            is_repeated_delete = write.deleted and old.deleted
+            if _place(write) == _place(old) and (is_repeated_delete or _tagging(write) <= _tagging(old)):
+                return _as_standing("same", old, revision)
+        if write.deleted:
+            write = replace(write, product=write.product.model_copy(update={"tags": ()}))
+        self._standing[write.product.product_id] = (write, revision + 1)
+        return _as_standing("applied", write, revision + 1)
+
+
+def _place(write: Write) -> tuple[int, int]:
+    return write.product.event_version, write.source_offset
+
+
+def _tagging(write: Write) -> tuple[int, bool]:
+    return write.product.model_generation, write.product.image == "used"
+
+
+def _as_standing(verdict: str, write: Write, revision: int) -> Standing:
+    product = write.product.model_copy(update={"revision": revision})
+    return Standing("applied" if verdict == "applied" else "same", product, write.deleted)
+
+
+class MemoryImages:
+    """The `Images`: inline pictures, and those of `pages` (url → bytes, or how fetching it ends)."""
+
+    def __init__(self, pages: Mapping[str, bytes | Picture] | None = None) -> None:
+        self.pages = dict(pages or {})
+
+    def fetch(self, images: Sequence[ImageRef | None]) -> list[Picture]:
+        return [self._fetch(image) for image in images]
+
+    def close(self) -> None:
+        return
+
+    def _fetch(self, image: ImageRef | None) -> Picture:
+        if image is None or (image.data is None and image.url is None):
+            return Picture("none")
+        if image.data is not None:
+            try:
+                return Picture("used", base64.b64decode(image.data, validate=True))
+            except (binascii.Error, ValueError):
+                return Picture("unusable", reason="not base64")
+        page = self.pages.get(image.url or "", Picture("unusable", reason="status 404"))
+        return page if isinstance(page, Picture) else Picture("used", page)
+
+
+#: The bytes of a picture that `MemoryTagger` cannot decode.
+BROKEN_PICTURE = b"broken"
+
+
+class MemoryTagger:
+    """The `Tagger`: of each group one value, chosen by the title's checksum, scores 0.9, the others 0.01."""
+
+    def __init__(self, taxonomy: Taxonomy, model_version: str = "memory", model_generation: int = 1) -> None:
+        self.model_version = model_version
+        self.model_generation = model_generation
+        #: titles on which the model raises
+        self.poison: set[str] = set()
+        self.faults = Faults()
+        self.calls: list[MicroBatch] = []
+        self._taxonomy = taxonomy
+
+    def tag(self, batch: MicroBatch) -> Scores:
+        self.calls.append(batch)
+        with self.faults.around():
+            poisoned = [text.title for text in batch.texts if text.title in self.poison]
+            if poisoned:
+                raise TaggingFailed(f"cannot bear {poisoned}")
+            values = np.full((len(batch), self._taxonomy.size), 0.01, np.float32)
+            for row, text in enumerate(batch.texts):
+                checksum = zlib.crc32(text.title.encode())
+                for columns in self._taxonomy.slices.values():
+                    values[row, columns.start + checksum % (columns.stop - columns.start)] = 0.9
+            use = [_use_of(encoded) for encoded in batch.images]
+            return Scores(self.model_version, self.model_generation, values, use)
+
+    def taxonomy(self, model_version: str) -> Taxonomy:
+        return self._taxonomy
+
+
+def _use_of(encoded: bytes | None) -> ImageUse:
+    if encoded is None:
+        return "none"
+    return "unusable" if encoded == BROKEN_PICTURE else "used"
+
+
+class MemoryMetrics:
+    """The `Metrics`: `value(metric, **labels)` for counters and gauges, `observed` for histograms."""
+
+    def __init__(self) -> None:
+        self.observed: dict[Metric, list[float]] = defaultdict(list)
+        self._values: defaultdict[tuple[Metric, tuple[str, ...]], float] = defaultdict(float)
+        self._lock = threading.Lock()
+
+    def add(self, metric: Metric, amount: float = 1, **labels: str) -> None:
+        with self._lock:
+            self._values[metric, _labels(metric, labels)] += amount
+
+    def set(self, metric: Metric, value: float, **labels: str) -> None:
+        self._values[metric, _labels(metric, labels)] = value
+
+    def observe(self, metric: Metric, value: float, **labels: str) -> None:
+        _labels(metric, labels)
+        self.observed[metric].append(value)
+
+    def value(self, metric: Metric, **labels: str) -> float:
+        """0 if never counted. Without labels: the sum over all of them."""
+        if labels:
+            return self._values[metric, _labels(metric, labels)]
+        return sum(value for (counted, _), value in self._values.items() if counted is metric)
+
+
+def _labels(metric: Metric, labels: Mapping[str, str]) -> tuple[str, ...]:
+    if set(labels) != set(metric.value.labels):
+        raise ValueError(f"{metric.name} has the labels {metric.value.labels}, not {sorted(labels)}")
+    return tuple(labels[name] for name in metric.value.labels)

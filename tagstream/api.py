@@ -1,0 +1,140 @@
+"""The HTTP API: tag on demand, look up by product or by tag, health. Runs under Serve or any ASGI server."""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any
+
+from fastapi import Depends, FastAPI, HTTPException, Query, Request
+from fastapi.responses import JSONResponse
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import BaseModel, ConfigDict, Field
+
+from tagstream.core.decide import Decider
+from tagstream.core.errors import Overloaded, TaggingFailed, Unavailable
+from tagstream.core.events import ImageRef, ImageUse, ProductTags, Tag
+from tagstream.core.ports import Images, MicroBatch, Picture, Tagger, TagStore, TextFields
+
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
+#: Asks the stream's consumers how they are: (ready, details).
+Readiness = Callable[[], Awaitable[tuple[bool, dict[str, Any]]]]
+
+
+class TagRequest(BaseModel):
+    """A product to be tagged now; nothing is stored."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    title: str = Field(default="", max_length=10_000)
+    description: str | None = Field(default=None, max_length=100_000)
+    brand: str | None = Field(default=None, max_length=1000)
+    lang: str | None = Field(default=None, max_length=35)
+    attributes: dict[str, str] = Field(default_factory=dict)
+    image: ImageRef | None = None
+
+
+class TagResponse(BaseModel):
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_version: str
+    model_generation: int
+    taxonomy_version: str
+    image: ImageUse
+    image_reason: str
+    tags: tuple[Tag, ...]
+
+
+class TaggedProduct(BaseModel):
+    product_id: str
+    score: float
+
+
+def build_api(
+    tagger: Tagger, store: TagStore, images: Images, readiness: Readiness, api_key: str | None
+) -> FastAPI:
+    """The application. Without an `api_key` it answers callers on the loopback interface only."""
+    app = FastAPI(title="tagstream", version="1", description="Tags of products, and products by tag.")
+    deciders: dict[str, Decider] = {}
+
+    def may_see(request: Request, given: Credentials) -> bool:
+        if api_key is None:
+            return _is_loopback(request.client.host if request.client else "")
+        return given is not None and hmac.compare_digest(given.credentials.encode(), api_key.encode())
+
+    async def authorised(request: Request, given: Credentials) -> None:
+        if may_see(request, given):
+            return
+        if api_key is None:
+            raise HTTPException(403, "no TAGSTREAM_API_KEY is set, so only loopback callers are served")
+        raise HTTPException(401, "a valid bearer key is needed", {"WWW-Authenticate": "Bearer"})
+
+    @app.exception_handler(Unavailable)
+    @app.exception_handler(Overloaded)
+    async def try_again(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": "1"})
+
+    @app.exception_handler(TaggingFailed)
+    async def refused(request: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"detail": str(error)}, 422)
+
+    @app.post("/v1/tag", dependencies=[Depends(authorised)])
+    def tag(wanted: TagRequest) -> TagResponse:
+        """Tags for a product that need not exist. Nothing is stored or published."""
+        picture = images.fetch([wanted.image])[0] if wanted.image else Picture("none")
+        if not wanted.title.strip() and picture.encoded is None:
+            raise HTTPException(
+                422, f"neither a title nor a usable picture: {picture.reason or 'nothing to tag'}"
+            )
+        text = TextFields(wanted.title, wanted.brand, wanted.description, wanted.attributes, wanted.lang)
+        scores = tagger.tag(MicroBatch([text], [picture.encoded]))
+        if scores.model_version not in deciders:
+            deciders[scores.model_version] = Decider(tagger.taxonomy(scores.model_version))
+        decider = deciders[scores.model_version]
+        image = scores.image[0] if picture.encoded is not None else picture.use
+        return TagResponse(
+            model_version=scores.model_version,
+            model_generation=scores.model_generation,
+            taxonomy_version=decider.taxonomy.taxonomy_version,
+            image=image,
+            image_reason=picture.reason,
+            tags=decider.decide(scores.values, [text])[0],
+        )
+
+    @app.get("/v1/products/{product_id:path}/tags", dependencies=[Depends(authorised)])
+    def product_tags(product_id: str) -> ProductTags:
+        """What now stands for a product."""
+        standing = store.get([product_id])[0]
+        if standing is None or standing.deleted or standing.product is None:
+            raise HTTPException(404, "no tags for this product")
+        return standing.product
+
+    @app.get("/v1/tags/{group}/{value}/products", dependencies=[Depends(authorised)])
+    def products(
+        group: str, value: str, limit: Annotated[int, Query(ge=1, le=1000)] = 100
+    ) -> list[TaggedProduct]:
+        """Products with this tag, the highest score first."""
+        return [TaggedProduct(product_id=p, score=s) for p, s in store.find(group, value, limit)]
+
+    @app.get("/healthz")
+    async def healthz() -> dict[str, str]:
+        """The process answers."""
+        return {"status": "ok"}
+
+    @app.get("/readyz")
+    async def readyz(request: Request, given: Credentials) -> JSONResponse:
+        """The stream works: a model is loaded, and the consumers reach Kafka, the store and the model.
+        Why not is told to those who have the key."""
+        ready, details = await readiness()
+        shown = details if may_see(request, given) else {}
+        return JSONResponse({"ready": ready, **shown}, 200 if ready else 503)
+
+    return app
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,177 @@
+"""What became of a known history, seen from outside: plain clients of Kafka and Redis, no part of the stream.
+
+Lost: a product whose tags are missing or of an older version, in the store or on the topic.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import redis
+
+from tagstream.adapters.topics import read_all
+from tagstream.catalogue.records import KeyValue
+from tagstream.core.decode import Decoder
+from tagstream.core.errors import InvalidEvent
+from tagstream.core.events import ProductEvent, ProductTags
+from tagstream.core.ports import Record
+from tagstream.settings import Settings
+
+
+@dataclass(slots=True)
+class Expectation:
+    """`newest`: the newest event of every product, deletes included. `refused`: what must be dead letters."""
+
+    newest: dict[str, ProductEvent] = field(default_factory=dict)
+    refused: list[KeyValue] = field(default_factory=list)
+    total: int = 0
+
+    @property
+    def present(self) -> dict[str, int]:
+        """Product → event_version of those that must have tags."""
+        return {p: e.event_version or 0 for p, e in self.newest.items() if e.type == "upsert"}
+
+
+def expect(records: Iterable[KeyValue]) -> Expectation:
+    expectation = Expectation()
+    decoder = Decoder()
+    now_ms = int(datetime.now(UTC).timestamp() * 1000)
+    for offset, sent in enumerate(records):
+        expectation.total += 1
+        try:
+            event = decoder.decode(Record("", 0, offset, sent.key, sent.value), now_ms).product
+        except InvalidEvent:
+            expectation.refused.append(sent)
+            continue
+        known = expectation.newest.get(event.product_id)
+        if known is None or (event.event_version or 0) >= (known.event_version or 0):
+            expectation.newest[event.product_id] = event
+    return expectation
+
+
+class Audit:
+    """Compares topic, store, index and dead letters with an expectation, and with each other."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.standing: dict[str, ProductTags] = {}
+        self.lost = 0
+        self.trickled = 0
+        self._latencies_ms: list[float] = []
+
+    def run(self, expectation: Expectation, books: dict[str, int]) -> list[str]:
+        """What is wrong, a sentence each."""
+        problems: list[str] = []
+        on_topic = self._read_topic(problems)
+        in_store, revisions, index = self._read_store()
+        self.standing = on_topic
+        self._compare(expectation, on_topic, in_store, revisions, problems)
+        facts = {
+            (f"{tag.group}={tag.value}", product_id)
+            for product_id, product in in_store.items()
+            for tag in product.tags
+        }
+        if index != facts:
+            problems.append(f"the index differs from the products in {len(index ^ facts)} entries")
+        self._check_dead_letters(expectation, problems)
+        consumed = books.get("consumed", 0)
+        if consumed != sum(n for name, n in books.items() if name != "consumed"):
+            problems.append(f"the books do not balance: {books}")
+        if consumed != expectation.total:
+            problems.append(f"{expectation.total} records were published, {consumed} consumed")
+        return problems
+
+    def latency_ms(self, quantile: float) -> float:
+        """Of publish → store, over the last version of products that had more than one."""
+        ordered = sorted(self._latencies_ms) or [0.0]
+        return ordered[min(len(ordered) - 1, int(quantile * len(ordered)))]
+
+    def _read_topic(self, problems: list[str]) -> dict[str, ProductTags]:
+        standing: dict[str, ProductTags] = {}
+        revisions: dict[str, int] = {}
+        for record in read_all(self._settings.kafka_bootstrap_servers, self._settings.topics.tags):
+            product_id = (record.key or b"").decode()
+            revision = int(dict(record.headers)["revision"] or b"0")
+            if revision < revisions.get(product_id, 0):
+                problems.append(f"{product_id}: revision {revision} came after {revisions[product_id]}")
+            revisions[product_id] = revision
+            if record.value:
+                standing[product_id] = ProductTags.model_validate_json(record.value)
+            else:
+                standing.pop(product_id, None)
+        return standing
+
+    def _read_store(self) -> tuple[dict[str, ProductTags], dict[str, int], set[tuple[str, str]]]:
+        client: Any = redis.Redis.from_url(self._settings.redis_url.get_secret_value(), decode_responses=True)
+        prefix = f"{self._settings.prefix}tagstream:"
+        products: dict[str, ProductTags] = {}
+        updated: dict[str, int] = {}
+        for key in client.scan_iter(f"{prefix}{{*}}:product:*", count=1000):
+            product_id = key.split(":product:", 1)[1]
+            fields: dict[str, str] = client.hgetall(key)
+            updated[product_id] = int(fields["updated_at_ms"])
+            if fields["deleted"] != "1":
+                tags = json.loads(fields["tags"])
+                products[product_id] = ProductTags.model_validate(
+                    {**fields, "product_id": product_id, "tags": tags}
+                )
+        index = {
+            (key.split(":tag:", 1)[1], product_id)
+            for key in client.scan_iter(f"{prefix}{{*}}:tag:*", count=1000)
+            for product_id in client.zrange(key, 0, -1)
+        }
+        client.close()
+        return products, updated, index
+
+    def _compare(
+        self,
+        expectation: Expectation,
+        on_topic: dict[str, ProductTags],
+        in_store: dict[str, ProductTags],
+        updated: dict[str, int],
+        problems: list[str],
+    ) -> None:
+        expected = expectation.present
+        for product_id, version in expected.items():
+            stored, published = in_store.get(product_id), on_topic.get(product_id)
+            if not (_is_current(stored, version) and _is_current(published, version)):
+                self.lost += 1
+            elif stored != published:
+                problems.append(f"{product_id}: store and topic differ")
+        if self.lost:
+            problems.append(f"{self.lost} products are missing or old in store or topic")
+        for name, found in (("store", in_store), ("topic", on_topic)):
+            if extra := found.keys() - expected.keys():
+                problems.append(
+                    f"{len(extra)} products in the {name} should not be there: {sorted(extra)[:3]}"
+                )
+        self._take_latencies(updated)
+
+    def _take_latencies(self, updated: dict[str, int]) -> None:
+        published_ms: dict[str, int] = {}
+        versions: dict[str, int] = {}
+        for record in read_all(self._settings.kafka_bootstrap_servers, self._settings.topics.events):
+            product_id = (record.key or b"").decode(errors="replace")
+            published_ms[product_id] = record.timestamp_ms
+            versions[product_id] = versions.get(product_id, 0) + 1
+        self._latencies_ms = [
+            updated[product_id] - published_ms[product_id]
+            for product_id, count in versions.items()
+            if count > 1 and product_id in updated
+        ]
+        self.trickled = len(self._latencies_ms)
+
+    def _check_dead_letters(self, expectation: Expectation, problems: list[str]) -> None:
+        letters = read_all(self._settings.kafka_bootstrap_servers, self._settings.topics.dead_letters)
+        found = sorted((letter.key or b"", letter.value or b"") for letter in letters)
+        wanted = sorted((sent.key or b"", sent.value or b"") for sent in expectation.refused)
+        if found != wanted:
+            problems.append(f"{len(wanted)} records should be dead letters as they came, {len(found)} are")
+
+
+def _is_current(product: ProductTags | None, event_version: int) -> bool:
+    return product is not None and product.event_version >= event_version

@@ -1,0 +1,1 @@
+"""Pure logic: no clock, environment, network or framework of its own."""

@@ -1,0 +1,53 @@
+"""Every error of tagstream. The class says what happens next; the docstring is what an operator reads.
+
+TagstreamError
+  InvalidEvent          never retried: the record goes to the dead letters with its reason
+  Unavailable           retried with backoff, nothing is lost, the worker is healthy but not ready
+    StoreNotInitialised
+  Overloaded            not a failure: slow down and try again
+  TaggingFailed         the model raised on these events: halved until the guilty one is a dead letter
+  IncompatibleModel     the model version is refused, the champion stays
+  BadSettings           nothing is started
+"""
+
+from __future__ import annotations
+
+#: A reason may quote the record, which may be large and hold line ends.
+_REASON_MAX_CHARS = 500
+
+
+class TagstreamError(Exception):
+    """Base of every error that tagstream raises on purpose."""
+
+
+class InvalidEvent(TagstreamError):
+    """The record cannot become an event and never will. It is a dead letter; mend it at its producer."""
+
+    def __init__(self, reason: str, stage: str = "decode") -> None:
+        self.reason = " ".join(reason[:_REASON_MAX_CHARS].split())
+        super().__init__(self.reason)
+        self.stage = stage
+
+
+class Unavailable(TagstreamError):
+    """An outside system does not answer. The worker retries and loses nothing; bring the system back."""
+
+
+class StoreNotInitialised(Unavailable):
+    """The store has lost its layout mark: it was emptied, or is new: `tagstream topics create`."""
+
+
+class Overloaded(TagstreamError):
+    """The replicas have as much as they can take. The worker slows down; add replicas if it lasts."""
+
+
+class TaggingFailed(TagstreamError):
+    """The model raised on this micro-batch. It is halved until the guilty event stands alone."""
+
+
+class IncompatibleModel(TagstreamError):
+    """The model version's files disagree with each other or with this code. The champion stays as it is."""
+
+
+class BadSettings(TagstreamError):
+    """A setting is missing or wrong. Nothing was started; mend the named setting and start again."""

@@ -1,0 +1,21 @@
+"""What bounds a worker's memory and its waits."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from tagstream.core.batching import MicroBatchLimits
+from tagstream.core.retries import Backoff
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    micro_batch: MicroBatchLimits = field(default_factory=MicroBatchLimits)
+    max_in_flight: int = 4
+    max_uncommitted_events: int = 2000
+    held_max_bytes: int = 48 * 2**20
+    poll_max_records: int = 500
+    commit_interval_s: float = 1.0
+    pause_after_s: float = 5.0
+    revoke_timeout_s: float = 20.0
+    backoff: Backoff = field(default_factory=Backoff)

@@ -1,0 +1,59 @@
+"""Which offsets may be committed when work finishes out of order."""
+
+from __future__ import annotations
+
+from collections import deque
+
+
+class OffsetTracker:
+    """The offsets of one assignment (epoch) of one partition.
+
+    The committed offset is the next one to read: it may pass an offset only when that one, and every
+    earlier one, is done.
+    """
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+        self._committed: int | None = None
+        self._next: int | None = None
+        self._open: deque[tuple[int, str | None]] = deque()
+        self._done: set[int] = set()
+        self._passed: set[str] = set()
+        self._passed_before: set[str] = set()
+
+    def __len__(self) -> int:
+        """Offsets taken and not yet committable."""
+        return len(self._open)
+
+    def take(self, offset: int, product_id: str | None) -> None:
+        """Raises ValueError if offsets do not grow: order is lost, and nothing may be committed."""
+        if self._open and offset <= self._open[-1][0]:
+            raise ValueError(f"offset {offset} came after {self._open[-1][0]}")
+        self._open.append((offset, product_id))
+
+    def done(self, offset: int) -> None:
+        self._done.add(offset)
+        while self._open and self._open[0][0] in self._done:
+            passed, product_id = self._open.popleft()
+            self._done.remove(passed)
+            self._next = passed + 1
+            if product_id is not None:
+                self._passed.add(product_id)
+
+    def committable(self) -> int | None:
+        """The next offset to read, if it moved since the last `committed`."""
+        return self._next if self._next != self._committed else None
+
+    def committed(self, next_offset: int) -> None:
+        self._committed = next_offset
+        self._passed_before, self._passed = self._passed, set()
+
+    def doubt_commits(self) -> None:
+        """The last commit may not have arrived: say it again."""
+        self._committed = None
+
+    def suspects(self) -> set[str]:
+        """Products whose records a successor may be handling already, when the partition was lost unseen:
+        all that is open, and all that passed since the last commit but one (the last may have failed)."""
+        under_way = {product_id for _, product_id in self._open if product_id is not None}
+        return under_way | self._passed | self._passed_before

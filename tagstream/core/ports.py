@@ -1,0 +1,269 @@
+"""What the worker needs from the outside, as protocols. Adapters implement them, tests swap them.
+
+Every call may block; none retries. A call raises `Unavailable` when the other side does not answer,
+and leaves retrying to the worker, which alone knows the deadline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from tagstream.core.events import ImageRef, ImageUse, ProductTags
+from tagstream.core.metrics import Metric
+from tagstream.core.taxonomy import Taxonomy
+
+Header = tuple[str, bytes | None]
+
+
+class TopicPartition(NamedTuple):
+    topic: str
+    partition: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A raw Kafka message as it came."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[Header, ...] = ()
+    timestamp_ms: int = 0
+
+    @property
+    def source(self) -> TopicPartition:
+        return TopicPartition(self.topic, self.partition)
+
+
+@dataclass(frozen=True, slots=True)
+class OutRecord:
+    """A record to be produced. A value of None deletes the key of a compacted topic."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[Header, ...] = ()
+    timestamp_ms: int | None = None
+
+
+class AssignmentListener(Protocol):
+    """Called from inside `Source.poll`, on the thread that polls."""
+
+    def on_assigned(self, partitions: Sequence[TopicPartition]) -> None: ...
+
+    def on_revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        """A clean hand-over: offsets of these partitions may still be committed until this returns."""
+
+    def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
+        """The partitions belong to somebody else already: nothing may be stored, published or committed."""
+
+
+class Source(Protocol):
+    """The assigned partitions of the event topic. Used by one thread."""
+
+    def subscribe(self, listener: AssignmentListener) -> None: ...
+
+    def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        """Up to `max_records` records; waits at most `timeout_s` for the first one. Serves the listener."""
+
+    def commit(self, next_offsets: Mapping[TopicPartition, int], *, wait: bool) -> None:
+        """Record progress. A committed offset is the next one to read. `wait` returns after the answer."""
+
+    def pause(self) -> None:
+        """Stop fetching; `poll` goes on serving the listener and returns nothing."""
+
+    def resume(self) -> None: ...
+
+    def lag(self) -> dict[TopicPartition, int]:
+        """Records between what was polled and the newest offset, of each assigned partition."""
+
+    def close(self) -> None:
+        """Leave the group: calls `on_revoked` for what is assigned, then disconnects."""
+
+
+class Publisher(Protocol):
+    """Any thread may call it."""
+
+    def publish(self, records: Sequence[OutRecord]) -> None:
+        """Produce all of them, in order, and return when each is acknowledged by the broker.
+
+        Raises:
+            Unavailable: some were not acknowledged; producing all of them again is harmless.
+        """
+
+    def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """The outcome of fetching one picture: its encoded bytes if `use` is `used`, else the reason why not."""
+
+    use: ImageUse
+    encoded: bytes | None = None
+    reason: str = ""
+
+
+class Images(Protocol):
+    """Any thread may call it."""
+
+    def fetch(self, images: Sequence[ImageRef | None]) -> list[Picture]:
+        """The encoded bytes of each picture, in order, within the fetch deadline. Never raises for one."""
+
+    def close(self) -> None: ...
+
+
+class TextFields(NamedTuple):
+    """The text of one product, as the model reads it."""
+
+    title: str
+    brand: str | None = None
+    description: str | None = None
+    attributes: Mapping[str, str] = {}
+    lang: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class MicroBatch:
+    """What is sent to a replica together. Pictures are encoded (JPEG, PNG, WebP) and may be missing."""
+
+    texts: list[TextFields]
+    images: list[bytes | None]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """A replica's answer. `values[i, j]` is the calibrated probability of the taxonomy's j-th value."""
+
+    model_version: str
+    model_generation: int
+    values: npt.NDArray[np.float32]  # (events, taxonomy.size)
+    image: list[ImageUse]  # per event: used, none, or unusable when the picture does not decode
+
+
+class Tagger(Protocol):
+    """Any thread may call it."""
+
+    def tag(self, batch: MicroBatch) -> Scores:
+        """One call a micro-batch.
+
+        Raises:
+            Unavailable: no replica answers in time, or the one that had it died.
+            Overloaded: the replicas refuse more work.
+            TaggingFailed: the model raised on it.
+        """
+
+    def taxonomy(self, model_version: str) -> Taxonomy:
+        """The taxonomy that the columns of this model version's scores mean."""
+
+
+StoreVerdict = Literal["applied", "same", "stale"]
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One product's new state. `product.revision` is ignored: the store counts. `deleted` drops its tags."""
+
+    product: ProductTags
+    source_offset: int
+    deleted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """The store's verdict on a write and what stands after it (None if `stale`)."""
+
+    verdict: StoreVerdict
+    product: ProductTags | None
+    deleted: bool = False
+
+
+class TagStore(Protocol):
+    """Tags by product and products by tag. Newest version wins. Any thread may call it."""
+
+    def put(self, writes: Sequence[Write]) -> list[Standing]:
+        """Compare and write each product atomically; one round trip. A write is
+
+        - `applied` if (event_version, source_offset, model_generation, picture used) is newer;
+        - `same` if (event_version, source_offset) is equal and the rest is not newer: it was done before;
+        - `stale` if (event_version, source_offset) is older.
+
+        Raises:
+            StoreNotInitialised: the shard has no layout mark.
+            Unavailable: the store does not answer or refuses writes; some may have been applied.
+        """
+
+    def get(self, product_ids: Sequence[str]) -> list[Standing | None]:
+        """What stands for each product (verdict `same`), None where nothing is known."""
+
+    def find(self, group: str, value: str, limit: int) -> list[tuple[str, float]]:
+        """Up to `limit` products with this tag and its score, highest score first."""
+
+    def initialise(self) -> None:
+        """Write the layout mark of every shard, if missing."""
+
+    def size(self) -> tuple[int, int]:
+        """(products with tags, index entries). Raises Unavailable."""
+
+    def close(self) -> None: ...
+
+
+class Models(Protocol):
+    """The registry of model versions."""
+
+    def champion(self) -> tuple[str, int]:
+        """(model_version, model_generation) that answers now."""
+
+    def taxonomy(self, model_version: str) -> Taxonomy: ...
+
+
+class Metrics(Protocol):
+    """Any thread may call it. Names, kinds and labels stand in `core.metrics`."""
+
+    def add(self, metric: Metric, amount: float = 1, **labels: str) -> None: ...
+
+    def set(self, metric: Metric, value: float, **labels: str) -> None: ...
+
+    def observe(self, metric: Metric, value: float, **labels: str) -> None: ...
+
+
+class Clock(Protocol):
+    def wall_ms(self) -> int:
+        """Milliseconds since the epoch."""
+
+    def monotonic_s(self) -> float: ...
+
+    def wait(self, timeout_s: float) -> bool:
+        """Wait, or return early with True when the worker is stopping."""
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The names in use, prefix included."""
+
+    events: str = "product-events"
+    tags: str = "product-tags"
+    dead_letters: str = "product-events.dead"
+
+
+@dataclass(frozen=True, slots=True)
+class Ports:
+    """The outside of a worker."""
+
+    source: Source
+    images: Images
+    tagger: Tagger
+    store: TagStore
+    publisher: Publisher
+    metrics: Metrics
+    clock: Clock
+    topics: Topics

@@ -1,0 +1,84 @@
+"""Which values of the taxonomy a text names: one binary feature a value, beside the hashed n-grams.
+
+In long copy a colour's name drowns among hundreds of n-grams; as a feature of its own it does not, and
+values with few training rows profit most. Longer names hide shorter ones within them ("Navy Blue" is
+not "Blue"). A final s or es does not matter; Han names are found anywhere in a run of text.
+"""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from tagstream.core.ports import TextFields
+from tagstream.core.taxonomy import Taxonomy
+
+_HAN = re.compile("[㐀-鿿豈-﫿]")
+_TOKEN = re.compile(r"[^\W_]+")
+
+
+def plain(text: str) -> str:
+    """NFKC, casefolded, hyphens removed: the form in which names are compared."""
+    return unicodedata.normalize("NFKC", text).casefold().replace("-", "")
+
+
+class Mentions:
+    """Finds the names of a taxonomy's values; compiled once."""
+
+    def __init__(self, taxonomy: Taxonomy, max_characters: int) -> None:
+        self._size = taxonomy.size
+        self._max_characters = max_characters
+        #: (tokens of a name) → the groups and columns that it means
+        self._names: dict[tuple[str, ...], list[tuple[str, int]]] = defaultdict(list)
+        self._han: list[tuple[re.Pattern[str], dict[str, int]]] = []
+        for group in taxonomy.groups:
+            columns = {
+                plain(v.value): taxonomy.slices[group.name].start + i for i, v in enumerate(group.values)
+            }
+            for name, column in columns.items():
+                for form in _forms(name) - (columns.keys() - {name}):
+                    self._names[tuple(_TOKEN.findall(form))].append((group.name, column))
+            if han := [name for name in columns if _HAN.search(name)]:
+                alternatives = "|".join(map(re.escape, sorted(han, key=len, reverse=True)))
+                self._han.append((re.compile(alternatives), columns))
+        self._longest = max(map(len, self._names))
+
+    def find(self, texts: Sequence[TextFields]) -> npt.NDArray[np.float32]:
+        """(texts, taxonomy.size): 1 where a field of the text names the value."""
+        named = np.zeros((len(texts), self._size), np.float32)
+        for row, text in enumerate(texts):
+            fields = (text.title, text.brand, " | ".join(text.attributes.values()), text.description)
+            for field in fields:
+                if field:
+                    said = plain(field[: self._max_characters])
+                    named[row, self._by_tokens(_TOKEN.findall(said))] = 1
+                    if _HAN.search(said):
+                        named[
+                            row, [columns[name] for han, columns in self._han for name in han.findall(said)]
+                        ] = 1
+        return named
+
+    def _by_tokens(self, tokens: list[str]) -> list[int]:
+        found: list[int] = []
+        taken: set[tuple[str, int]] = set()
+        for length in range(min(self._longest, len(tokens)), 0, -1):
+            for start in range(len(tokens) - length + 1):
+                for group, column in self._names.get(tuple(tokens[start : start + length]), ()):
+                    places = {(group, place) for place in range(start, start + length)}
+                    if not places & taken:
+                        taken |= places
+                        found.append(column)
+        return found
+
+
+def _forms(name: str) -> set[str]:
+    """The name with and without a final s or es; Han names have one form."""
+    if _HAN.search(name):
+        return {name}
+    stems = {name, name.removesuffix("s"), name.removesuffix("es")}
+    return {stem + end for stem in stems if len(stem) > 1 for end in ("", "s", "es")}

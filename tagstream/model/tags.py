@@ -1,0 +1,114 @@
+"""A taxonomy from labelled rows, and its thresholds from held-out scores."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from tagstream.core.taxonomy import Group, Taxonomy, Value
+from tagstream.model.losses import FloatArray
+from tagstream.model.names import GROUP_NAMES, value_names
+from tagstream.model.rows import ZH_GROUPS
+
+#: Groups in which a product can have several values.
+MULTI_GROUPS = frozenset({"材质", "颜色", "风格", "图案", "版型", "衣样式"})
+PARENT_GROUPS = {"subCategory": "masterCategory", "articleType": "subCategory"}
+#: A wrong tag costs more than a missing one: precision weighs twice (F-0.5).
+THRESHOLD_BETA = 0.5
+#: Below one half a tag is more likely wrong than right, however well held-out rows go: shops differ.
+THRESHOLD_MIN, THRESHOLD_MAX = 0.5, 0.9
+
+
+def build_taxonomy(
+    classes: Mapping[str, Sequence[str]], labels: Iterable[Mapping[str, Sequence[str]]]
+) -> Taxonomy:
+    """Groups and values as listed; parents by the majority of the labelled rows."""
+    pairs: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
+    for row in labels:
+        for child, parent in PARENT_GROUPS.items():
+            if row.get(child) and row.get(parent):
+                pairs[child, row[child][0]][row[parent][0]] += 1
+    groups = []
+    for name, values in classes.items():
+        parent_group = PARENT_GROUPS.get(name)
+        if parent_group not in classes:
+            parent_group = None
+        made = []
+        for value in values:
+            common = pairs[name, value].most_common(1)
+            known = parent_group is not None and common and common[0][0] in classes[parent_group]
+            made.append(
+                Value(value=value, parent=common[0][0] if known else None, names=value_names(name, value))
+            )
+        groups.append(
+            Group(
+                name=name,
+                kind="multi" if name in MULTI_GROUPS else "single",
+                langs=("zh",) if name in ZH_GROUPS else ("en",),
+                parent_group=parent_group,
+                names=GROUP_NAMES.get(name, {}),
+                values=tuple(made),
+            )
+        )
+    return versioned(groups)
+
+
+def versioned(groups: Iterable[Group]) -> Taxonomy:
+    """The taxonomy of these groups, named by its content."""
+    bare = Taxonomy(taxonomy_version="", groups=tuple(groups))
+    return bare.model_copy(update={"taxonomy_version": bare.content_hash()})
+
+
+def subset(taxonomy: Taxonomy, groups: Sequence[str]) -> Taxonomy:
+    """These groups alone, in this order, without their parents."""
+    made = []
+    for name in groups:
+        group = taxonomy.group(name)
+        values = tuple(value.model_copy(update={"parent": None}) for value in group.values)
+        made.append(group.model_copy(update={"parent_group": None, "values": values}))
+    return versioned(made)
+
+
+def columns_of(taxonomy: Taxonomy, groups: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The taxonomy's columns of these groups, in the order of the groups."""
+    slices = [taxonomy.slices[group] for group in groups]
+    return np.concatenate([np.arange(s.start, s.stop) for s in slices]) if slices else np.empty(0, np.int64)
+
+
+def with_thresholds(taxonomy: Taxonomy, scores: FloatArray, target: FloatArray) -> Taxonomy:
+    """Each group's values get the one threshold that has the best F-0.5 over all its rows and values.
+
+    Pooled over the group, because most values have too few held-out rows for one of their own.
+    """
+    groups = []
+    for group in taxonomy.groups:
+        columns = taxonomy.slices[group.name]
+        known = ~np.isnan(target[:, columns]).all(axis=1)
+        threshold = _best_threshold(
+            group, scores[known][:, columns], np.nan_to_num(target[known][:, columns])
+        )
+        values = tuple(value.model_copy(update={"threshold": threshold}) for value in group.values)
+        groups.append(group.model_copy(update={"values": values}))
+    return versioned(groups)
+
+
+def _best_threshold(group: Group, scores: FloatArray, truth: FloatArray) -> float:
+    if len(scores) == 0:
+        return 0.5
+    if group.kind == "single":
+        place = scores.argmax(axis=1)
+        rows = np.arange(len(scores))
+        said, right, real = scores[rows, place], truth[rows, place] == 1, float(len(scores))
+    else:
+        said, right, real = scores.ravel(), truth.ravel() == 1, float(truth.sum())
+    weight = THRESHOLD_BETA**2
+    best, threshold = -1.0, 0.5
+    for candidate in np.arange(THRESHOLD_MIN, THRESHOLD_MAX + 0.005, 0.01):
+        given = said >= candidate
+        f = (1 + weight) * float(right[given].sum()) / (weight * real + float(given.sum()) + 1e-9)
+        if f > best:
+            best, threshold = f, round(float(candidate), 2)
+    return threshold

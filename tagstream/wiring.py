@@ -1,0 +1,173 @@
+"""The only place that picks real parts, from the settings."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+from tagstream.adapters.images import HttpImages
+from tagstream.adapters.kafka import KafkaPublisher, KafkaSource
+from tagstream.adapters.registry import BUNDLED, Registry
+from tagstream.adapters.store import RedisStore
+from tagstream.champion import Champion
+from tagstream.core.metrics import Metric
+from tagstream.core.ports import Images, Metrics, Ports, Publisher, Source, Tagger, TagStore
+from tagstream.settings import Settings
+from tagstream.worker import Worker, WorkerStatus
+
+log = logging.getLogger("tagstream.stream")
+
+#: A loop that has not turned for so long is stuck: it polls at least every second.
+_STUCK_AFTER_S = 120.0
+
+
+class SystemClock:
+    """The real time. Waits end early once `stopping` is set."""
+
+    def __init__(self, stopping: threading.Event) -> None:
+        self._stopping = stopping
+
+    def wall_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def monotonic_s(self) -> float:
+        return time.monotonic()
+
+    def wait(self, timeout_s: float) -> bool:
+        return self._stopping.wait(timeout_s)
+
+
+def build_source(settings: Settings, metrics: Metrics) -> Source:
+    return KafkaSource(
+        settings.kafka_bootstrap_servers,
+        settings.consumer_group,
+        settings.topics.events,
+        session_timeout_ms=int(settings.session_timeout_s * 1000),
+        client_config=settings.kafka_client_config,
+        on_offsets_lost=lambda count: metrics.add(Metric.OFFSETS_LOST, count),
+    )
+
+
+def build_publisher(settings: Settings) -> Publisher:
+    return KafkaPublisher(settings.kafka_bootstrap_servers, client_config=settings.kafka_client_config)
+
+
+def build_store(settings: Settings) -> TagStore:
+    return RedisStore(
+        settings.redis_url.get_secret_value(),
+        prefix=settings.prefix,
+        delete_marker_ttl_s=settings.delete_marker_ttl_s,
+    )
+
+
+def build_images(settings: Settings) -> Images:
+    return HttpImages(
+        max_bytes=settings.image_max_bytes,
+        timeout_s=settings.image_timeout_s,
+        allow_private=settings.image_allow_private,
+        file_roots=settings.image_file_roots,
+    )
+
+
+def build_registry(settings: Settings) -> Registry:
+    return Registry(settings.registry_uri or str(BUNDLED))
+
+
+def build_champion(settings: Settings, metrics: Metrics) -> Champion:
+    from tagstream.model.version import load  # seconds of torch, which only taggers need
+
+    registry = build_registry(settings)
+    return Champion(
+        registry,
+        lambda model_version: load(registry.fetch(model_version), threads=1),
+        metrics,
+        settings.champion_watch_interval_s,
+    )
+
+
+def tagger_threads(settings: Settings) -> int:
+    """How many micro-batches a replica scores at once, each on one thread. Many threads on one micro-batch
+    would be as fast on an idle machine; beside a consumer and a broker they wait for each other."""
+    if settings.tagger_threads is not None:
+        return settings.tagger_threads
+    return 1 if os.environ.get("CUDA_VISIBLE_DEVICES") else len(os.sched_getaffinity(0))
+
+
+class Stream:
+    """A worker on a thread of its own, with its real parts.
+
+    The thread builds what connects, so that constructing a Stream touches no network.
+    """
+
+    def __init__(self, settings: Settings, tagger: Tagger, metrics: Metrics) -> None:
+        self._settings = settings
+        self._tagger = tagger
+        self._metrics = metrics
+        self._worker: Worker | None = None
+        self._failure: BaseException | None = None
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="worker", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> bool:
+        """Drain and commit; True if that was finished within `timeout_s`."""
+        self._closing.set()
+        if self._worker is not None:
+            self._worker.stop()
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def check(self) -> None:
+        """Raises RuntimeError when the loop is dead or stuck. Trouble outside is neither."""
+        if self._failure is not None:
+            raise RuntimeError(f"the worker has failed: {self._failure!r}") from self._failure
+        status = self.status()
+        if status is not None and time.monotonic() - status.heartbeat_s > _STUCK_AFTER_S:
+            raise RuntimeError(f"the worker's loop has not turned for {_STUCK_AFTER_S:g} s")
+
+    def status(self) -> WorkerStatus | None:
+        """None before the worker is built."""
+        if self._worker is None:
+            return None
+        status = self._worker.status()
+        return replace(status, ready=False, reason=repr(self._failure)) if self._failure else status
+
+    def _run(self) -> None:
+        try:
+            self._work()
+        except BaseException as error:
+            self._failure = error
+            log.exception("the worker has failed")
+
+    def _work(self) -> None:
+        settings = self._settings
+        images, store = build_images(settings), build_store(settings)
+        publisher = build_publisher(settings)
+        given_up = threading.Event()
+        executor = ThreadPoolExecutor(settings.max_in_flight, thread_name_prefix="micro-batch")
+        ports = Ports(
+            source=build_source(settings, self._metrics),
+            images=images,
+            tagger=self._tagger,
+            store=store,
+            publisher=publisher,
+            metrics=self._metrics,
+            clock=SystemClock(given_up),
+            topics=settings.topics,
+        )
+        self._worker = Worker(ports, settings.decoder, settings.worker_limits, executor)
+        if self._closing.is_set():
+            self._worker.stop()
+        try:
+            self._worker.run()
+        finally:
+            given_up.set()
+            executor.shutdown(wait=False)
+            for part in (publisher, images, store):
+                part.close()

@@ -1,0 +1,570 @@
+"""The main path: product events in, their tags out.
+
+    1 poll       records of the assigned partitions, many at a time
+    2 decode     bytes → Event, or a dead letter
+    3 batch      full by count or bytes, or due; one product is never in flight twice
+    4 fetch      the pictures' encoded bytes
+    5 tag        one call a micro-batch; scores come back
+    6 decide     scores + taxonomy + what the event says → tags
+    7 store      one atomic compare-and-write a product → verdict
+    8 publish    tags and dead letters, acknowledged by the broker
+    9 commit     the offsets whose work, and all work before it, is done
+
+The order is the guarantee, at least once with harmless repeats: an offset is committed after 7 and 8 or
+not at all, and whoever repeats 7 is told `same` and publishes what stands.
+
+One thread runs 1–3 and 9 (`run`) and owns the worker's state. Each micro-batch goes through 4–8 on a
+thread of its own (`_carry`). It reads the epochs only: a partition that was lost meanwhile has another
+epoch or none, and its events are let go before the next step.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+from tagstream.core.backpressure import Backpressure
+from tagstream.core.batching import MicroBatcher
+from tagstream.core.decide import Decider, delete_write, tag_write
+from tagstream.core.decode import Decoder
+from tagstream.core.errors import InvalidEvent, Overloaded, TaggingFailed, Unavailable
+from tagstream.core.events import ProductEvent
+from tagstream.core.heal import Healer
+from tagstream.core.lanes import Entry, Lanes, Outcome
+from tagstream.core.letters import dead_letter, tag_record
+from tagstream.core.limits import WorkerLimits
+from tagstream.core.metrics import Metric
+from tagstream.core.offsets import OffsetTracker
+from tagstream.core.ports import (
+    MicroBatch,
+    OutRecord,
+    Ports,
+    Record,
+    Scores,
+    TextFields,
+    TopicPartition,
+)
+
+log = logging.getLogger("tagstream.worker")
+T = TypeVar("T")
+
+#: The longest wait of the loop when nothing happens; it bounds how late a stop is seen.
+_IDLE_S = 0.2
+#: The same while micro-batches are in flight; it bounds how late the loop learns that one is done.
+_BUSY_S = 0.01
+#: The store is asked for its size this often.
+_SIZE_INTERVAL_S = 60.0
+#: More of a description adds nothing that the model reads.
+_DESCRIPTION_MAX_CHARS = 4000
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerStatus:
+    """A glance at the worker, from any thread. With `uncommitted` 0 the books balance:
+    consumed = tagged + repeated + superseded + stale + deleted + dead_lettered + dropped.
+    """
+
+    ready: bool
+    reason: str
+    heartbeat_s: float
+    in_flight: int
+    uncommitted: int
+    #: of each assigned partition: (records not yet polled, epoch)
+    partitions: dict[int, tuple[int, int]]
+    books: dict[str, int]
+
+
+class _LetGo(Exception):
+    """Nobody waits for this micro-batch any more: its partitions have gone."""
+
+
+class Worker:
+    """Turns product events into stored, published tags."""
+
+    def __init__(self, ports: Ports, decoder: Decoder, limits: WorkerLimits, executor: Executor) -> None:
+        self._ports = ports
+        self._decoder = decoder
+        self._limits = limits
+        self._executor = executor
+        self._rng = random.Random()
+        self._stopping = threading.Event()
+
+        self._epochs: dict[TopicPartition, int] = {}
+        self._last_epoch = 0
+        self._trackers: dict[TopicPartition, OffsetTracker] = {}
+        self._leaving: set[TopicPartition] = set()
+        self._lanes = Lanes()
+        self._batcher: MicroBatcher[Entry] = MicroBatcher(limits.micro_batch)
+        self._in_flight: dict[int, list[Entry]] = {}
+        self._submitted = 0
+        self._returned: queue.SimpleQueue[tuple[int, BaseException | None]] = queue.SimpleQueue()
+        self._held_bytes = 0
+        self._backpressure = Backpressure(limits.pause_after_s)
+        self._healer = Healer(ports.store, ports.publisher, ports.topics.tags)
+
+        self._deciders: dict[str, Decider] = {}
+        self._troubles: dict[str, str] = {}
+        self._books: Counter[str] = Counter()
+        self._reported: Counter[str] = Counter()
+        self._lag: dict[TopicPartition, int] = {}
+        self._heartbeat_s = self._committed_s = self._size_due_s = ports.clock.monotonic_s()
+
+    # ------------------------------------------------------------------ the loop: steps 1, 2, 3 and 9
+
+    def run(self) -> None:
+        """Work until `stop`, then hand the partitions back. Raises what no retry can mend."""
+        self._ports.source.subscribe(self)
+        try:
+            while not self._stopping.is_set():
+                self.turn()
+        finally:
+            try:
+                self._ports.source.close()  # revokes: what is in flight is finished and committed
+            finally:
+                self._epochs.clear()
+            self._report_books()
+
+    def stop(self) -> None:
+        """Ask `run` to return; any thread may."""
+        self._stopping.set()
+
+    def turn(self) -> None:
+        """One round of the loop."""
+        self._heartbeat_s = self._ports.clock.monotonic_s()
+        self._admit(self._poll())
+        self._submit()
+        self._settle(timeout_s=0)
+        if self._healer:
+            self._heal()
+        if self._ports.clock.monotonic_s() - self._committed_s >= self._limits.commit_interval_s:
+            self._commit(self._trackers, wait=False)
+            self._report_books()
+            self._report_state()
+
+    def _poll(self) -> list[Record]:
+        """Step 1, as far as there is room."""
+        source, now_s = self._ports.source, self._ports.clock.monotonic_s()
+        move = self._backpressure.move(load=self._load(), now_s=now_s)
+        if move == "pause":
+            source.pause()
+        elif move == "resume":
+            source.resume()
+        if move not in ("take", "resume"):
+            self._settle(timeout_s=_IDLE_S)
+        if move == "wait":
+            return []
+        room = self._limits.max_uncommitted_events - self._uncommitted()
+        try:
+            records = source.poll(max(1, min(room, self._limits.poll_max_records)), self._patience_s(now_s))
+        except Unavailable as error:
+            self._trouble("poll", error)
+            for tracker in self._trackers.values():
+                tracker.doubt_commits()
+            self._ports.clock.wait(self._limits.backoff.delay_s(1, self._rng))
+            return []
+        self._troubles.pop("poll", None)
+        return records
+
+    def _load(self) -> float:
+        return max(
+            self._uncommitted() / self._limits.max_uncommitted_events,
+            self._held_bytes / self._limits.held_max_bytes,
+        )
+
+    def _uncommitted(self) -> int:
+        return sum(len(tracker) for tracker in self._trackers.values())
+
+    def _patience_s(self, now_s: float) -> float:
+        if self._in_flight:
+            return _BUSY_S
+        due_in_s = self._batcher.due_in_s(now_s)
+        return _IDLE_S if due_in_s is None else min(due_in_s, _IDLE_S)
+
+    def _admit(self, records: list[Record]) -> None:
+        """Steps 2 and 3."""
+        now_ms = self._ports.clock.wall_ms()
+        for record in records:
+            tracker = self._trackers.get(record.source)
+            if tracker is None:
+                continue  # polled just before its partition went: the next owner has it
+            entry = Entry(record, tracker.epoch)
+            try:
+                entry.event = self._decoder.decode(record, now_ms)
+            except InvalidEvent as error:
+                entry.invalid = error
+            except Exception:
+                # A defect of ours; as a crash, it would be read again at every restart.
+                log.exception("the decoder failed", extra=_origin(entry))
+                entry.invalid = InvalidEvent("the decoder failed on it: a defect of tagstream")
+            tracker.take(record.offset, entry.product_id)
+            self._held_bytes += entry.size_bytes
+            self._books["consumed"] += 1
+            if entry.event is None or self._lanes.admit(entry):
+                self._queue(entry)
+
+    def _queue(self, entry: Entry) -> None:
+        self._batcher.add(entry, entry.size_bytes, self._ports.clock.monotonic_s())
+
+    def _submit(self) -> None:
+        while len(self._in_flight) < self._limits.max_in_flight:
+            if self._batcher.due_in_s(self._ports.clock.monotonic_s()) != 0:
+                return
+            entries = self._batcher.take()
+            self._submitted += 1
+            number = self._submitted
+            self._in_flight[number] = entries
+            self._ports.metrics.observe(Metric.MICRO_BATCH_EVENTS, len(entries))
+            future = self._executor.submit(self._carry, entries)
+            future.add_done_callback(partial(self._return, number))
+
+    def _return(self, number: int, done: Future[None]) -> None:
+        self._returned.put((number, done.exception()))
+
+    def _settle(self, timeout_s: float) -> None:
+        """Take back the micro-batches that have returned; wait at most `timeout_s` for the first."""
+        while self._in_flight:
+            try:
+                number, error = self._returned.get(block=timeout_s > 0, timeout=timeout_s or None)
+            except queue.Empty:
+                return
+            timeout_s = 0
+            for entry in self._in_flight.pop(number):
+                self._settle_entry(entry)
+            if error is not None:
+                raise error
+
+    def _settle_entry(self, entry: Entry) -> None:
+        left_behind: list[Entry] = []
+        if entry.outcome is None:
+            left_behind = list(entry.with_overtaken())
+            entry.overtaken = []
+        else:
+            self._done(entry, entry.outcome)
+        if entry.event is not None:
+            superseded, successor = self._lanes.finish(entry)
+            for older in superseded:
+                self._done(older, "superseded")
+            if successor is not None:
+                self._queue(successor)
+        self._drop(left_behind)
+
+    def _done(self, entry: Entry, outcome: Outcome) -> None:
+        self._held_bytes -= entry.size_bytes
+        self._books[outcome] += 1
+        if entry.invalid is not None:
+            self._ports.metrics.add(Metric.DEAD_LETTERS, stage=entry.invalid.stage)
+        tracker = self._trackers.get(entry.record.source)
+        if tracker is not None and tracker.epoch == entry.epoch:
+            tracker.done(entry.record.offset)
+
+    def _drop(self, entries: list[Entry]) -> None:
+        """Let entries go undone whose partition goes: its next owner starts at the committed offset.
+        Those whose partition stays (a product spread over two partitions) start again."""
+        for entry in entries:
+            entry.overtaken = []
+            if entry.event is None or entry.record.source in self._leaving or not self._held([entry]):
+                self._held_bytes -= entry.size_bytes
+                self._books["dropped"] += 1
+            elif self._lanes.admit(entry):
+                self._queue(entry)
+
+    def _commit(self, partitions: Iterable[TopicPartition], *, wait: bool) -> None:
+        """Step 9."""
+        self._committed_s = self._ports.clock.monotonic_s()
+        progress = {
+            partition: next_offset
+            for partition in partitions
+            if (next_offset := self._trackers[partition].committable()) is not None
+        }
+        if not progress:
+            return
+        try:
+            self._ports.source.commit(progress, wait=wait)
+        except Unavailable as error:
+            self._trouble("commit", error)
+            return
+        self._troubles.pop("commit", None)
+        for partition, next_offset in progress.items():
+            self._trackers[partition].committed(next_offset)
+
+    # ------------------------------------------------------------------ one micro-batch: steps 4 to 8
+
+    def _carry(self, entries: list[Entry]) -> None:
+        """An entry that comes back without an outcome was let go."""
+        try:
+            self._fetch([entry for entry in entries if entry.to_tag])
+            self._tag([entry for entry in entries if entry.to_tag])
+            self._store(self._held([entry for entry in entries if entry.invalid is None]))
+            self._publish(self._held(entries))
+        except _LetGo:
+            log.info("micro-batch let go: its partitions have a new owner", extra={"events": len(entries)})
+
+    def _fetch(self, entries: list[Entry]) -> None:
+        """Step 4."""
+        entries = [entry for entry in entries if _product(entry).image is not None]
+        if entries:
+            with self._timed("fetch"):
+                pictures = self._ports.images.fetch([_product(entry).image for entry in entries])
+            for entry, picture in zip(entries, pictures, strict=True):
+                entry.picture = picture
+
+    def _tag(self, entries: list[Entry]) -> None:
+        """Step 5. A micro-batch on which the model raises is halved until the guilty event stands alone;
+        that one becomes a dead letter, the others are tagged. So is one that has grown too large: its
+        pictures by URL are known only now."""
+        if not entries:
+            return
+        size_bytes = sum(len(entry.picture.encoded or b"") for entry in entries)
+        if len(entries) > 1 and size_bytes > self._limits.micro_batch.max_bytes:
+            self._tag(entries[: len(entries) // 2])
+            self._tag(entries[len(entries) // 2 :])
+            return
+        texts = [_text(_product(entry)) for entry in entries]
+        batch = MicroBatch(texts, [entry.picture.encoded for entry in entries])
+        try:
+            with self._timed("tag"):
+                scores = self._insist("tag", partial(self._ports.tagger.tag, batch), entries)
+        except TaggingFailed as error:
+            if len(entries) == 1:
+                entries[0].invalid = InvalidEvent(f"the tagger raised on it: {error}", stage="tag")
+                return
+            self._tag(entries[: len(entries) // 2])
+            self._tag(entries[len(entries) // 2 :])
+        else:
+            self._decide(entries, texts, scores)
+
+    def _decide(self, entries: list[Entry], texts: list[TextFields], scores: Scores) -> None:
+        """Step 6."""
+        decider = self._deciders.get(scores.model_version)
+        if decider is None:
+            fetch_taxonomy = partial(self._ports.tagger.taxonomy, scores.model_version)
+            decider = Decider(self._insist("taxonomy", fetch_taxonomy, entries))
+            self._deciders[scores.model_version] = decider
+        decided = decider.decide(scores.values, texts)
+        now_ms = self._ports.clock.wall_ms()
+        for entry, tags, seen in zip(entries, decided, scores.image, strict=True):
+            assert entry.event is not None
+            image = seen if entry.picture.encoded is not None else entry.picture.use
+            entry.write = tag_write(
+                entry.event, tags, image, scores, decider.taxonomy.taxonomy_version, now_ms
+            )
+        for use, count in Counter(entry.write.product.image for entry in entries if entry.write).items():
+            self._ports.metrics.add(Metric.PICTURES, count, use=use)
+
+    def _store(self, entries: list[Entry]) -> None:
+        """Step 7."""
+        if not entries:
+            return
+        now_ms = self._ports.clock.wall_ms()
+        writes = []
+        for entry in entries:
+            assert entry.event is not None
+            writes.append(entry.write or delete_write(entry.event, now_ms))
+        with self._timed("store"):
+            standings = self._insist("store", partial(self._ports.store.put, writes), entries)
+        now_ms = self._ports.clock.wall_ms()
+        for entry, standing in zip(entries, standings, strict=True):
+            entry.standing = standing
+        oldest_ms = min(entry.record.timestamp_ms for entry in entries)
+        self._ports.metrics.observe(Metric.LATENCY_S, max(0, now_ms - oldest_ms) / 1000)
+
+    def _publish(self, entries: list[Entry]) -> None:
+        """Step 8. Only here, with the broker's word, does an entry get its outcome."""
+        entries = [entry for entry in entries if entry.invalid is not None or entry.standing is not None]
+        records = [record for entry in entries if (record := self._record_of(entry)) is not None]
+        if records:
+            with self._timed("publish"):
+                self._insist("publish", partial(self._ports.publisher.publish, records), entries)
+        for entry in entries:
+            entry.conclude()
+
+    def _record_of(self, entry: Entry) -> OutRecord | None:
+        if entry.invalid is not None:
+            log.warning("dead letter: %s", entry.invalid.reason, extra=_origin(entry))
+            return dead_letter(
+                self._ports.topics.dead_letters,
+                entry.record,
+                entry.invalid,
+                attempts=entry.attempts,
+                event_version=entry.event.event_version if entry.event else None,
+                now_ms=self._ports.clock.wall_ms(),
+            )
+        assert entry.standing is not None
+        if entry.standing.verdict == "stale":
+            return None
+        return tag_record(self._ports.topics.tags, entry.standing, _product(entry).event_id, entry.record)
+
+    def _insist(self, step: str, call: Callable[[], T], entries: list[Entry]) -> T:
+        """Try until it works, with backoff, for as long as a partition of these entries is ours."""
+        attempt = 0
+        while True:
+            attempt += 1
+            for entry in entries:
+                entry.attempts = max(entry.attempts, attempt)
+            try:
+                answer = call()
+            except (Unavailable, Overloaded) as error:
+                self._trouble(step, error)
+                self._ports.metrics.add(Metric.RETRIES, step=step)
+                self._ports.clock.wait(self._limits.backoff.delay_s(attempt, self._rng))
+                if not self._held(entries):
+                    raise _LetGo from error
+            else:
+                self._troubles.pop(step, None)
+                return answer
+
+    # ------------------------------------------------------------------ partitions come and go
+
+    def on_assigned(self, partitions: Sequence[TopicPartition]) -> None:
+        for tracker in self._trackers.values():
+            tracker.doubt_commits()  # one sent during the rebalance was refused
+        for partition in partitions:
+            # Wall time, so that the epochs of two consumers can be compared: the later one owns it.
+            self._last_epoch = max(self._ports.clock.wall_ms(), self._last_epoch + 1)
+            self._trackers[partition] = OffsetTracker(self._last_epoch)
+            self._epochs[partition] = self._last_epoch
+
+    def on_revoked(self, partitions: Sequence[TopicPartition]) -> None:
+        """A clean hand-over: drop what waits, finish what is in flight, commit, return."""
+        self._leaving = set(partitions)
+        try:
+            self._drop_waiting()
+            deadline_s = self._ports.clock.monotonic_s() + self._limits.revoke_timeout_s
+            while self._in_flight_leaves() and (left_s := deadline_s - self._ports.clock.monotonic_s()) > 0:
+                self._settle(timeout_s=min(left_s, _IDLE_S))
+            self._commit(self._leaving & self._trackers.keys(), wait=True)
+        finally:
+            if self._in_flight_leaves():  # they may publish once more, after the next owner has
+                self._suspect_leaving()
+            self._let_go()
+
+    def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
+        """Somebody else has them already, and has perhaps tagged newer events: whatever this worker has
+        published since it last knew better is compared with the store."""
+        self._leaving = set(partitions)
+        self._suspect_leaving()
+        self._drop_waiting()
+        self._let_go()
+
+    def _suspect_leaving(self) -> None:
+        for partition in self._leaving & self._trackers.keys():
+            self._healer.suspect(self._trackers[partition].suspects(), self._submitted)
+
+    def _drop_waiting(self) -> None:
+        self._drop(self._lanes.drop_waiting(lambda entry: entry.record.source in self._leaving))
+        for entry in self._batcher.drop(lambda entry: entry.record.source in self._leaving):
+            self._settle_entry(entry)
+
+    def _let_go(self) -> None:
+        for partition in self._leaving:
+            self._epochs.pop(partition, None)
+            self._trackers.pop(partition, None)
+            if self._lag.pop(partition, None) is not None:
+                self._ports.metrics.set(Metric.LAG, 0, partition=str(partition.partition))
+        self._leaving = set()
+
+    def _in_flight_leaves(self) -> bool:
+        return any(
+            entry.record.source in self._leaving for entries in self._in_flight.values() for entry in entries
+        )
+
+    def _held(self, entries: list[Entry]) -> list[Entry]:
+        """Those whose partition is still ours, in the same assignment."""
+        return [entry for entry in entries if self._epochs.get(entry.record.source) == entry.epoch]
+
+    def _heal(self) -> None:
+        try:
+            self._healer.heal(self._in_flight)
+        except Unavailable as error:
+            self._trouble("heal", error)
+        else:
+            self._troubles.pop("heal", None)
+
+    # ------------------------------------------------------------------ what others may see
+
+    def status(self) -> WorkerStatus:
+        """Any thread may ask."""
+        troubles = dict(self._troubles)
+        epochs, lag = dict(self._epochs), dict(self._lag)
+        reason = "; ".join(f"{step}: {why}" for step, why in troubles.items())
+        return WorkerStatus(
+            ready=not troubles and bool(epochs),
+            reason=reason or ("" if epochs else "no partition assigned yet"),
+            heartbeat_s=self._heartbeat_s,
+            in_flight=len(self._in_flight),
+            uncommitted=sum(len(tracker) for tracker in list(self._trackers.values())),
+            partitions={p.partition: (lag.get(p, 0), epoch) for p, epoch in epochs.items()},
+            books=dict(self._books),
+        )
+
+    def _report_books(self) -> None:
+        for book, metric in _METRIC_OF.items():
+            if more := self._books[book] - self._reported[book]:
+                self._ports.metrics.add(metric, more)
+        self._reported = self._books.copy()
+
+    def _report_state(self) -> None:
+        metrics = self._ports.metrics
+        metrics.set(Metric.IN_FLIGHT, len(self._in_flight))
+        metrics.set(Metric.UNCOMMITTED, self._uncommitted())
+        self._lag = self._ports.source.lag()
+        for partition, lag in self._lag.items():
+            metrics.set(Metric.LAG, lag, partition=str(partition.partition))
+        if self._heartbeat_s >= self._size_due_s:
+            self._size_due_s = self._heartbeat_s + _SIZE_INTERVAL_S
+            with suppress(Unavailable):  # a store that is away shows in the steps; its size can wait
+                products, entries = self._ports.store.size()
+                metrics.set(Metric.STORED, products)
+                metrics.set(Metric.INDEX, entries)
+
+    def _trouble(self, step: str, error: Exception) -> None:
+        if step not in self._troubles:
+            log.warning("%s: %s: %s", step, type(error).__name__, error, extra={"step": step})
+        self._troubles[step] = f"{type(error).__name__}: {error}"
+
+    @contextmanager
+    def _timed(self, step: str) -> Iterator[None]:
+        started_s = time.perf_counter()
+        yield
+        self._ports.metrics.observe(Metric.STEP_S, time.perf_counter() - started_s, step=step)
+
+
+_METRIC_OF = {
+    "consumed": Metric.RECORDS,
+    "dropped": Metric.DROPPED,
+    "tagged": Metric.TAGGED,
+    "repeated": Metric.REPEATED,
+    "superseded": Metric.SUPERSEDED,
+    "stale": Metric.STALE,
+    "deleted": Metric.DELETED,
+}
+
+
+def _product(entry: Entry) -> ProductEvent:
+    assert entry.event is not None
+    return entry.event.product
+
+
+def _text(product: ProductEvent) -> TextFields:
+    description = product.description[:_DESCRIPTION_MAX_CHARS] if product.description else None
+    return TextFields(product.title, product.brand, description, product.attributes, product.lang)
+
+
+def _origin(entry: Entry) -> dict[str, object]:
+    record = entry.record
+    return {
+        "topic": record.topic,
+        "partition": record.partition,
+        "offset": record.offset,
+        "product_id": entry.product_id,
+    }

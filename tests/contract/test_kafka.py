@@ -1,0 +1,240 @@
+"""What only a real broker can show, and what only its adapter promises."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from uuid import uuid4
+
+import confluent_kafka as ck
+import pytest
+
+from tagstream.adapters import topics
+from tagstream.adapters.embedded import EmbeddedBroker, EmbeddedStore
+from tagstream.adapters.kafka import KafkaPublisher, KafkaSource
+from tagstream.core.errors import BadSettings, Unavailable
+from tagstream.core.ports import OutRecord, TopicPartition
+
+TOPICS_YAML = Path(__file__).parents[2] / "infra" / "topics.yaml"
+
+
+@pytest.fixture
+def topic(broker: str) -> str:
+    name = f"topic-{uuid4().hex}"
+    topics.TopicAdmin(broker).create([topics.TopicPlan(name, 2)])
+    return name
+
+
+def out(topic: str, *values: str) -> list[OutRecord]:
+    return [OutRecord(topic, value.encode(), value.encode()) for value in values]
+
+
+def poll_for_ever(source: KafkaSource) -> None:
+    deadline_s = time.monotonic() + 20
+    while time.monotonic() < deadline_s:
+        source.poll(1, 0.1)
+
+
+def test_publishing_to_a_stopped_broker_raises_unavailable_and_works_when_it_is_back(tmp_path: Path) -> None:
+    with EmbeddedBroker(tmp_path) as first:
+        topics.TopicAdmin(first.address).create([topics.TopicPlan("t", 1)])
+        publisher = KafkaPublisher(first.address, delivery_timeout_s=2.0)
+        publisher.publish(out("t", *map(str, range(100))))
+        port = first.port
+    started_s = time.monotonic()
+    with pytest.raises(Unavailable, match="not delivered"):
+        publisher.publish(out("t", "lost"))
+    assert time.monotonic() - started_s < 4.0, "the deadline is 2 s"
+    with EmbeddedBroker(tmp_path, port=port) as second:  # it has forgotten topic, producer and sequence
+        topics.TopicAdmin(second.address).create([topics.TopicPlan("t", 1)])
+        deadline_s = time.monotonic() + 20
+        while True:
+            try:
+                publisher.publish(out("t", "again"))
+                break
+            except Unavailable:
+                assert time.monotonic() < deadline_s
+        publisher.close()
+        assert [record.value for record in topics.read_all(second.address, "t")].count(b"again") >= 1
+
+
+def test_a_source_without_a_broker_says_so_once_and_goes_on(tmp_path: Path) -> None:
+    with EmbeddedBroker(tmp_path) as gone:
+        address = gone.address
+    source = KafkaSource(address, "g", "t", session_timeout_ms=2000)
+    source.subscribe(_Listener())
+    with pytest.raises(Unavailable, match="no broker answers"):
+        poll_for_ever(source)
+    with pytest.raises(Unavailable, match="offsets"):
+        source.commit({TopicPartition("t", 0): 1}, wait=True)
+    source.close()
+
+
+def test_a_missing_topic_is_named(broker: str) -> None:
+    source = KafkaSource(broker, f"g-{uuid4().hex}", "no-such-topic", session_timeout_ms=2000)
+    source.subscribe(_Listener())
+    with pytest.raises(Unavailable, match="no-such-topic is not there"):
+        poll_for_ever(source)
+    source.close()
+
+
+@pytest.fixture
+def forgetful_broker() -> Iterator[str]:
+    """librdkafka's own mock: unlike the embedded broker it answers `offset out of range`, and it keeps
+    no more than 5 MiB of a partition. It proves nothing about delivery."""
+    mock = ck.Producer({"bootstrap.servers": "mock", "test.mock.num.brokers": 1, "log_level": 0})
+    yield ",".join(f"{node.host}:{node.port}" for node in mock.list_topics(timeout=5).brokers.values())
+    del mock  # it is the cluster, and had to live until here
+
+
+@pytest.mark.parametrize(("committed", "lost"), [(1, [2]), (1000, [])])
+def test_offsets_that_are_gone_are_counted_and_the_rest_is_read(
+    forgetful_broker: str, committed: int, lost: list[int]
+) -> None:
+    """1: retention was faster than the group. 1000: the topic was made anew under the group."""
+    publisher = KafkaPublisher(forgetful_broker)
+    for _ in range(8):
+        publisher.publish([OutRecord("t", b"k", os.urandom(10**6))])
+    (partition,) = {record.partition for record in topics.read_all(forgetful_broker, "t")}
+    committer = ck.Consumer({"bootstrap.servers": forgetful_broker, "group.id": "g", "log_level": 0})
+    committer.commit(offsets=[ck.TopicPartition("t", partition, committed)], asynchronous=False)
+    committer.close()
+    told: list[int] = []
+    source = KafkaSource(forgetful_broker, "g", "t", session_timeout_ms=6000, on_offsets_lost=told.append)
+    source.subscribe(_Listener())
+    offsets: list[int] = []
+    deadline_s = time.monotonic() + 20
+    while len(offsets) < 5 and time.monotonic() < deadline_s:
+        offsets += [record.offset for record in source.poll(100, 0.2)]
+    source.close()
+    publisher.close()
+    assert offsets == [3, 4, 5, 6, 7]
+    assert told == lost
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"no.such.setting": "1"},
+        {"auto.offset.reset": "sometimes"},
+        {"partition.assignment.strategy": "range"},
+    ],
+)
+def test_settings_that_the_client_cannot_use_are_refused(config: dict[str, str]) -> None:
+    with pytest.raises(BadSettings):
+        KafkaSource("127.0.0.1:1", "g", "t", client_config=config)
+
+
+def test_a_record_too_large_for_the_client_is_named(broker: str, topic: str) -> None:
+    publisher = KafkaPublisher(broker, client_config={"message.max.bytes": 2000})
+    with pytest.raises(Unavailable, match="MSG_SIZE_TOO_LARGE"):
+        publisher.publish([OutRecord(topic, b"k", b"x" * 5000)])
+    publisher.publish(out(topic, "small"))
+    publisher.close()
+
+
+def test_a_full_queue_waits_instead_of_failing(broker: str, topic: str) -> None:
+    publisher = KafkaPublisher(broker, client_config={"queue.buffering.max.messages": 100})
+    publisher.publish(out(topic, *map(str, range(1000))))
+    publisher.close()
+    assert len(list(topics.read_all(broker, topic))) == 1000
+
+
+def test_topics_are_created_as_planned_and_differences_are_sentences(broker: str) -> None:
+    prefix = f"{uuid4().hex}-"
+    admin = topics.TopicAdmin(broker)
+    plans = topics.read_plans(TOPICS_YAML, prefix=prefix, partitions=3)
+    names = [plan.name for plan in plans]
+    assert names == [f"{prefix}product-events", f"{prefix}product-tags", f"{prefix}product-events.dead"]
+    assert all("is missing" in difference for difference in admin.describe(plans))
+    assert admin.create(plans) == names
+    assert admin.create(plans) == []
+    assert admin.describe(plans) == []
+    assert {name: admin.partitions()[name] for name in names} == dict.fromkeys(names, 3)
+    other = [topics.TopicPlan(names[1], 4, {"cleanup.policy": "delete"})]
+    partitions, policy = admin.describe(other)
+    assert "has 3 partitions, planned are 4" in partitions
+    assert "has cleanup.policy compact, planned is delete" in policy
+    assert admin.is_empty(names[1])
+    assert "min.insync.replicas" in topics.read_plans(TOPICS_YAML, replication=3)[0].config
+
+
+def test_read_all_ends_at_the_end_and_tail_starts_there(broker: str, topic: str) -> None:
+    publisher = KafkaPublisher(broker)
+    publisher.publish(out(topic, *map(str, range(500))))
+    assert {record.value for record in topics.read_all(broker, topic)} == {b"%d" % i for i in range(500)}
+    stop = threading.Event()
+    seen: list[bytes | None] = []
+
+    def follow() -> None:
+        for record in topics.tail(broker, topic, is_stopping=stop.is_set):
+            seen.append(record.value)
+
+    follower = threading.Thread(target=follow)
+    follower.start()
+    deadline_s = time.monotonic() + 20
+    number = 0
+    while len(seen) < 3 and time.monotonic() < deadline_s:
+        publisher.publish(out(topic, f"new-{number}"))
+        number += 1
+    stop.set()
+    follower.join()
+    publisher.close()
+    assert len(seen) >= 3
+    assert all(str(value).startswith("b'new-") for value in seen), "an old record came"
+    with pytest.raises(Unavailable, match="is not there"):
+        list(topics.read_all(broker, "no-such-topic"))
+
+
+def test_an_embedded_server_that_cannot_start_says_why(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EmbeddedStore(tmp_path / "one") as store:
+        assert store.is_running()
+        with pytest.raises(Unavailable, match=f"port {store.port} is in use"):
+            EmbeddedStore(tmp_path / "two", port=store.port)
+    assert not store.is_running()
+    store.stop()  # harmless
+    monkeypatch.setattr(EmbeddedStore, "command", lambda self: ["/bin/false"])
+    with pytest.raises(Unavailable, match=r"ended with 1, see .*three/store\.log"):
+        EmbeddedStore(tmp_path / "three")
+    monkeypatch.setattr(EmbeddedStore, "command", lambda self: ["/bin/sleep", "60"])
+    with pytest.raises(Unavailable, match=r"does not answer, see .*four/store\.log"):
+        EmbeddedStore(tmp_path / "four", start_timeout_s=0.5)
+
+
+def test_embedded_servers_end_with_whoever_started_them(tmp_path: Path) -> None:
+    start = f"""
+import os, signal
+from tagstream.adapters.embedded import EmbeddedBroker, EmbeddedStore
+broker, store = EmbeddedBroker({str(tmp_path)!r}), EmbeddedStore({str(tmp_path)!r})
+print(broker.pid, store.pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    answer = subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, timeout=60)
+    assert answer.returncode == -signal.SIGKILL, answer.stderr
+    deadline_s = time.monotonic() + 10
+    while any(_is_alive(int(pid)) for pid in answer.stdout.split()):
+        assert time.monotonic() < deadline_s, "a server outlived its parent"
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"
+
+
+class _Listener:
+    def on_assigned(self, partitions: object) -> None: ...
+
+    def on_revoked(self, partitions: object) -> None: ...
+
+    def on_lost(self, partitions: object) -> None: ...

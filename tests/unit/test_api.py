@@ -1,0 +1,118 @@
+"""The HTTP API over in-memory twins."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+from fastapi.testclient import TestClient
+
+from tagstream.adapters.memory import MemoryImages, MemoryStore, MemoryTagger
+from tagstream.api import build_api
+from tagstream.core.errors import Overloaded, TaggingFailed, Unavailable
+from tagstream.core.events import ProductTags, Tag
+from tagstream.core.ports import Write
+from tagstream.core.taxonomy import Taxonomy
+
+TAXONOMY = Taxonomy.model_validate(
+    {"taxonomy_version": "t", "groups": [{"name": "colour", "values": [{"value": "Red"}]}]}
+)
+KEY = {"Authorization": "Bearer right"}
+
+
+class Api:
+    def __init__(self, api_key: str | None = "right", host: str = "203.0.113.9") -> None:
+        self.tagger = MemoryTagger(TAXONOMY)
+        self.store = MemoryStore()
+        self.store.initialise()
+        self.ready = True
+        app = build_api(self.tagger, self.store, MemoryImages(), self._readiness, api_key)
+        self.client = TestClient(app, client=(host, 1))
+
+    async def _readiness(self) -> tuple[bool, dict[str, Any]]:
+        return self.ready, {"reason": "because"}
+
+
+@pytest.fixture
+def api() -> Api:
+    return Api()
+
+
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic right"}])
+def test_without_the_key_nothing_is_answered(api: Api, headers: dict[str, str]) -> None:
+    assert api.client.post("/v1/tag", json={"title": "x"}, headers=headers).status_code == 401
+    assert api.client.get("/v1/products/p/tags", headers=headers).status_code == 401
+    assert api.client.get("/v1/tags/g/v/products", headers=headers).status_code == 401
+
+
+def test_without_a_key_set_only_loopback_is_served() -> None:
+    assert Api(None).client.post("/v1/tag", json={"title": "x"}).status_code == 403
+    assert Api(None, "127.0.0.1").client.post("/v1/tag", json={"title": "x"}).status_code == 200
+    assert Api(None, "::1").client.post("/v1/tag", json={"title": "x"}).status_code == 200
+
+
+def test_health_needs_no_key_and_readiness_says_why_to_those_who_have_it(api: Api) -> None:
+    assert api.client.get("/healthz").status_code == 200
+    assert api.client.get("/readyz").status_code == 200
+    api.ready = False
+    answer = api.client.get("/readyz", headers=KEY)
+    assert (answer.status_code, answer.json()["reason"]) == (503, "because")
+    answer = api.client.get("/readyz")
+    assert (answer.status_code, answer.json()) == (503, {"ready": False})
+
+
+def test_a_product_is_tagged_on_demand(api: Api) -> None:
+    image = {"data": base64.b64encode(b"picture").decode()}
+    answer = api.client.post("/v1/tag", json={"title": "x", "image": image}, headers=KEY).json()
+    assert answer["tags"] == [{"group": "colour", "value": "Red", "score": 0.9, "source": "model"}]
+    assert (answer["model_version"], answer["image"]) == ("memory", "used")
+
+
+def test_an_unusable_picture_is_told_and_the_title_is_tagged(api: Api) -> None:
+    answer = api.client.post("/v1/tag", json={"title": "x", "image": {"data": "!"}}, headers=KEY).json()
+    assert (answer["image"], answer["image_reason"]) == ("unusable", "not base64")
+    assert answer["tags"]
+
+
+@pytest.mark.parametrize("body", [{}, {"title": " "}, {"image": {"data": "!"}}, {"titel": "x"}, {"title": 3}])
+def test_a_request_with_nothing_to_tag_is_422(api: Api, body: dict[str, object]) -> None:
+    assert api.client.post("/v1/tag", json=body, headers=KEY).status_code == 422
+
+
+@pytest.mark.parametrize(
+    ("error", "status"), [(Unavailable("a"), 503), (Overloaded("b"), 503), (TaggingFailed("c"), 422)]
+)
+def test_the_class_of_an_error_is_its_status(api: Api, error: Exception, status: int) -> None:
+    api.tagger.faults.append(error)
+    answer = api.client.post("/v1/tag", json={"title": "x"}, headers=KEY)
+    assert (answer.status_code, answer.json()["detail"]) == (status, str(error))
+
+
+def test_products_are_found_by_id_and_by_tag(api: Api) -> None:
+    product_id = "a/b c"
+    api.store.put([Write(tagged(product_id), 0), Write(tagged("gone"), 0)])
+    api.store.put([Write(tagged("gone"), 1, deleted=True)])
+    found = api.client.get("/v1/products/a/b c/tags", headers=KEY).json()
+    assert ProductTags.model_validate(found) == tagged(product_id)
+    assert api.client.get("/v1/products/gone/tags", headers=KEY).status_code == 404
+    assert api.client.get("/v1/tags/colour/Red/products", headers=KEY).json() == [
+        {"product_id": product_id, "score": 0.5}
+    ]
+    assert api.client.get("/v1/tags/colour/Red/products?limit=0", headers=KEY).status_code == 422
+
+
+def tagged(product_id: str) -> ProductTags:
+    return ProductTags.model_validate(
+        {
+            "product_id": product_id,
+            "revision": 1,
+            "event_version": 1,
+            "model_version": "m",
+            "model_generation": 1,
+            "taxonomy_version": "t",
+            "tagged_at": "2026-01-01T00:00:00Z",
+            "image": "none",
+            "tags": [Tag("colour", "Red", 0.5, "model")],
+        }
+    )

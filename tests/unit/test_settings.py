@@ -1,0 +1,86 @@
+"""Settings come from the environment, from files and from TOML; wrong ones are one clear line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tagstream.core.errors import BadSettings
+from tagstream.settings import Settings, load_settings
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAGSTREAM_KAFKA_BOOTSTRAP_SERVERS", "k1:9092,k2:9092")
+    monkeypatch.setenv("TAGSTREAM_REDIS_URL", "redis://:hush@r:6379/0")
+
+
+def test_the_environment_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAGSTREAM_PREFIX", "staging.")
+    monkeypatch.setenv("TAGSTREAM_KAFKA_CONFIG", '{"sasl.password": "hush", "socket.timeout.ms": 9}')
+    settings = load_settings()
+    assert settings.topics.dead_letters == "staging.product-events.dead"
+    assert settings.consumer_group == "staging.tagstream"
+    assert settings.kafka_client_config == {"sasl.password": "hush", "socket.timeout.ms": 9}
+
+
+def test_secrets_are_hidden_when_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAGSTREAM_KAFKA_CONFIG", '{"sasl.password": "hush"}')
+    monkeypatch.setenv("TAGSTREAM_API_KEY", "hush")
+    settings = load_settings()
+    assert "hush" not in f"{settings} {settings!r} {settings.model_dump_json()}"
+
+
+def test_a_secret_may_lie_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("from-file\n")
+    monkeypatch.setenv("TAGSTREAM_API_KEY_FILE", str(tmp_path / "key"))
+    api_key = load_settings().api_key
+    assert api_key is not None
+    assert api_key.get_secret_value() == "from-file"
+
+
+def test_the_environment_wins_over_the_toml_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "t.toml").write_text('group = "from-file"\nprefix = "from-file."\n')
+    monkeypatch.setenv("TAGSTREAM_SETTINGS_FILE", str(tmp_path / "t.toml"))
+    monkeypatch.setenv("TAGSTREAM_PREFIX", "env.")
+    settings = load_settings()
+    assert (settings.group, settings.prefix) == ("from-file", "env.")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("KAFKA_BOOTSTRAP_SERVERS", "nowhere"),
+        ("REDIS_URL", "http://x"),
+        ("MICRO_BATCH_MAX_EVENTS", "0"),
+        ("DELIVERY", "at_most_once"),
+        ("KAFKA_CONFIG", "{broken"),
+        ("SETTINGS_FILE", "/does/not/exist.toml"),
+        ("API_KEY_FILE", "/does/not/exist"),
+    ],
+)
+def test_a_wrong_setting_is_named_and_its_value_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(f"TAGSTREAM_{name}", value)
+    with pytest.raises(BadSettings) as error:
+        load_settings()
+    said = str(error.value)
+    assert name.split("_", maxsplit=1)[0].lower() in said.lower() or value in said
+    assert "hush" not in said
+
+
+def test_every_setting_is_explained_and_stands_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for name, field in Settings.model_fields.items():
+        assert field.description, name
+        assert f"`TAGSTREAM_{name.upper()}`" in readme, name
+
+
+def test_a_table_may_lie_in_a_file_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "kafka.json").write_text('{"sasl.password": "hush"}')
+    monkeypatch.setenv("TAGSTREAM_KAFKA_CONFIG_FILE", str(tmp_path / "kafka.json"))
+    assert load_settings().kafka_client_config == {"sasl.password": "hush"}
