@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 
+import ray
 from ray import serve
 
 from tagstream.adapters.replicas import RayMetrics
@@ -24,7 +25,8 @@ class Tagger:
         set_up_logs(as_json=settings.log_json)
         self._champion = build_champion(settings, RayMetrics())
         self._champion.start()
-        self._model_threads = ThreadPoolExecutor(tagger_threads(settings), thread_name_prefix="model")
+        threads = tagger_threads(settings, on_gpu=bool(ray.get_gpu_ids()))
+        self._model_threads = ThreadPoolExecutor(threads, thread_name_prefix="model")
 
     async def tag(self, batch: MicroBatch) -> Scores | TagstreamError:
         try:

@@ -89,12 +89,12 @@ def build_champion(settings: Settings, metrics: Metrics) -> Champion:
     )
 
 
-def tagger_threads(settings: Settings) -> int:
+def tagger_threads(settings: Settings, *, on_gpu: bool) -> int:
     """How many micro-batches a replica scores at once, each on one thread. Many threads on one micro-batch
     would be as fast on an idle machine; beside a consumer and a broker they wait for each other."""
     if settings.tagger_threads is not None:
         return settings.tagger_threads
-    return 1 if os.environ.get("CUDA_VISIBLE_DEVICES") else len(os.sched_getaffinity(0))
+    return 1 if on_gpu else len(os.sched_getaffinity(0))
 
 
 class Stream:
