@@ -51,7 +51,7 @@ def demo(
     limit: Annotated[int | None, typer.Option(help="At most so many rows of it.", min=1)] = None,
 ) -> None:
     """Start everything, tag a catalogue, audit the outcome from outside, end everything."""
-    with _interruptible():
+    with _interruptible(exit_when_told=143):
         ok = run_demo(console, data=data, limit=limit)
     raise typer.Exit(0 if ok else 1)
 
@@ -60,7 +60,7 @@ def demo(
 def up(embedded: Embedded = False) -> None:
     """Run the stream on this machine until Ctrl-C or SIGTERM; then drain."""
     with (
-        _interruptible(),
+        _interruptible(exit_when_told=0),
         local_stack(embedded=embedded, tell=lambda step: console.print(f"starting {step}")) as stack,
     ):
         note = note_run(stack.folder)  # open until the folder has gone, after the drain
@@ -242,6 +242,9 @@ class _Interrupted(KeyboardInterrupt):
 class _interruptible:  # noqa: N801, a context manager used like a function
     """SIGTERM, SIGHUP and Ctrl-C end the block in order."""
 
+    def __init__(self, *, exit_when_told: int) -> None:
+        self._exit_when_told = exit_when_told  # for SIGTERM: the normal end of `up`, none of a demo
+
     def __enter__(self) -> None:
         self._before = {s: signal.signal(s, self._raise) for s in (signal.SIGTERM, signal.SIGHUP)}
 
@@ -249,7 +252,7 @@ class _interruptible:  # noqa: N801, a context manager used like a function
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         if isinstance(error, KeyboardInterrupt):
-            raise typer.Exit(0 if isinstance(error, _Interrupted) else 130)
+            raise typer.Exit(self._exit_when_told if isinstance(error, _Interrupted) else 130)
 
     @staticmethod
     def _raise(signum: int, frame: object) -> None:
