@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -165,3 +167,15 @@ def test_the_golden_batch_catches_wrong_preprocessing(
 
     with pytest.raises(IncompatibleModel, match="scores differ"):
         golden.check(path, champion)
+
+
+def test_several_threads_may_score_at_once(champion: FusedTagger) -> None:
+    batches = [
+        MicroBatch([TextFields(f"Puma Women {colour} T-shirt"), TextFields("白色纯棉T恤")], [None, None])
+        for colour in ("Pink", "Black", "Blue", "Red", "White", "Green")
+    ]
+    alone = [champion.score(batch)[0] for batch in batches]
+    with ThreadPoolExecutor(4) as threads:
+        together = [scores for scores, _ in threads.map(champion.score, batches * 5)]
+    for number, scores in enumerate(together):
+        np.testing.assert_allclose(scores, alone[number % len(batches)], atol=1e-5)
