@@ -51,6 +51,10 @@ class _Passing(Exception):
     """It may come at the next try."""
 
 
+#: Pictures fetched at once, over all calls.
+_MAX_PARALLEL = 64
+
+
 class HttpImages:
     """The `Images`. See `core.ports.Images`."""
 
@@ -61,7 +65,6 @@ class HttpImages:
         timeout_s: float = 5.0,
         allow_private: bool = False,
         file_roots: Sequence[str | os.PathLike[str]] = (),
-        max_parallel: int = 64,
     ) -> None:
         """
         Args:
@@ -69,7 +72,6 @@ class HttpImages:
             timeout_s: for one picture, name look-up, redirects and retries included.
             allow_private: connect to private, loopback, link-local and multicast addresses, too.
             file_roots: folders for file:// urls; none, no files.
-            max_parallel: pictures fetched at once, over all calls.
         """
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
@@ -77,12 +79,12 @@ class HttpImages:
         self._closing = threading.Event()
         self._backend = _CheckedBackend(allow_private)
         self._pool = httpcore.ConnectionPool(
-            max_connections=max_parallel,
-            max_keepalive_connections=max_parallel,
+            max_connections=_MAX_PARALLEL,
+            max_keepalive_connections=_MAX_PARALLEL,
             keepalive_expiry=30.0,
             network_backend=self._backend,
         )
-        self._threads = ThreadPoolExecutor(max_parallel, "images")
+        self._threads = ThreadPoolExecutor(_MAX_PARALLEL, "images")
 
     def fetch(self, images: Sequence[ImageRef | None]) -> list[Picture]:
         pending = [self._start(image) for image in images]
