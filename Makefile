@@ -7,7 +7,7 @@ LIMIT ?=
 TITLES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check bench
+.PHONY: help venv demo test check bench faults fuzz mutants
 
 help:  ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -31,8 +31,22 @@ check: .venv/ready  ## lint, format, types and import rules
 	$(BIN)/mypy tagstream
 	$(BIN)/python -m pytest -q tests/unit/test_imports.py
 
+faults: .venv/ready  ## break everything on purpose and audit: embedded broker, and Apache Kafka if KAFKA_HOME is set
+	$(BIN)/python tests/faults/run.py --broker embedded --seeds 1,2,3 --parallel 4
+	@if [ -n "$$KAFKA_HOME" ]; then \
+		$(BIN)/python tests/faults/run.py --broker apache --seeds 1,2,3 --parallel 3 && \
+		$(BIN)/python tests/faults/run.py --broker apache --seeds 1,2,3 --parallel 3 --delivery exactly_once; \
+	else echo "set KAFKA_HOME to run them on Apache Kafka too"; fi
+	$(BIN)/python tests/faults/ray_faults.py
+
+fuzz: .venv/ready  ## a million hostile inputs through decode and decide, and many through the API
+	$(BIN)/python tests/fuzz/run.py --inputs 1000000 --api 20000
+
+mutants: .venv/ready  ## break the promise in the code and see a test catch it
+	$(BIN)/python tests/mutants.py
+
 bench: .venv/ready  ## the README's figures, a JSON line each: make bench [DATA=folder] [TITLES=file]
-	@for bench in overhead throughput memory tagger_speed; do \
+	@for bench in overhead throughput memory tagger_speed delivery_cost; do \
 		$(BIN)/python tests/bench/$$bench.py $(if $(DATA),--data $(DATA)) || exit 1; \
 	done
 	@$(if $(DATA),$(BIN)/python tests/bench/quality.py --data $(DATA) $(if $(TITLES),--extra-titles $(TITLES)),\

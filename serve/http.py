@@ -43,7 +43,8 @@ def build_app() -> FastAPI:
         build_store(settings),
         build_images(settings),
         readiness,
-        settings.api_key.get_secret_value() if settings.api_key else None,
+        settings.api_key_hashes,
+        requests_per_s=settings.api_requests_per_s,
     )
 
 

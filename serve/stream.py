@@ -14,7 +14,7 @@ from tagstream.adapters.replicas import RayMetrics, ReplicaTagger
 from tagstream.core.scaling import PartitionLag, consumers_for
 from tagstream.logs import set_up_logs
 from tagstream.settings import load_settings
-from tagstream.wiring import Stream
+from tagstream.wiring import Stream, build_isolated_tagger
 
 #: Beyond revoke_timeout_s, for the last commit and the goodbye to the group.
 _GOODBYE_S = 10.0
@@ -29,7 +29,9 @@ class StreamConsumer:
         self._settings = load_settings()
         set_up_logs(as_json=self._settings.log_json)
         self._stream = Stream(
-            self._settings, ReplicaTagger(tagger, self._settings.tag_timeout_s), RayMetrics()
+            self._settings,
+            ReplicaTagger(tagger, self._settings.tag_timeout_s, build_isolated_tagger),
+            RayMetrics(),
         )
         self._stream.start()
 

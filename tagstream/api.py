@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import hmac
 import ipaddress
+import json
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
 
 from fastapi import Depends, FastAPI, HTTPException, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
+from tagstream.admission import BodyLimit, RateLimit, retry_after
 from tagstream.core.decide import Decider
 from tagstream.core.errors import Overloaded, TaggingFailed, Unavailable
 from tagstream.core.events import ImageRef, ImageUse, ProductTags, Tag
@@ -51,29 +55,60 @@ class TaggedProduct(BaseModel):
     score: float
 
 
+#: An inline picture of 8 MiB in base64, and the rest of a product.
+BODY_MAX_BYTES = 12 * 2**20
+
+
 def build_api(
-    tagger: Tagger, store: TagStore, images: Images, readiness: Readiness, api_key: str | None
+    tagger: Tagger,
+    store: TagStore,
+    images: Images,
+    readiness: Readiness,
+    key_hashes: frozenset[str],
+    *,
+    requests_per_s: float = 50.0,
+    body_max_bytes: int = BODY_MAX_BYTES,
 ) -> FastAPI:
-    """The application. Without an `api_key` it answers callers on the loopback interface only."""
+    """The application.
+
+    Args:
+        key_hashes: SHA-256 (hex) of each bearer key that is let in; none: only callers on the loopback
+            interface are. A plain hash is enough for a key of 256 random bits: there is nothing to guess.
+        requests_per_s: of one key, or of one address without a key; 429 beyond.
+        body_max_bytes: 413 beyond.
+    """
     app = FastAPI(title="tagstream", version="1", description="Tags of products, and products by tag.")
+    app.add_middleware(BodyLimit, max_bytes=body_max_bytes)
     deciders: dict[str, Decider] = {}
+    limit = RateLimit(requests_per_s)
 
     def may_see(request: Request, given: Credentials) -> bool:
-        if api_key is None:
-            return _is_loopback(request.client.host if request.client else "")
-        return given is not None and hmac.compare_digest(given.credentials.encode(), api_key.encode())
+        if not key_hashes:
+            return _is_loopback(_address(request))
+        return given is not None and any(hmac.compare_digest(_hash(given), known) for known in key_hashes)
 
     async def authorised(request: Request, given: Credentials) -> None:
-        if may_see(request, given):
+        allowed = may_see(request, given)
+        # Wrong keys count by address: they must not make buckets of their own.
+        wait_s = limit.wait_s(_hash(given) if allowed and key_hashes and given else _address(request))
+        if wait_s:
+            raise HTTPException(429, "too many requests", retry_after(wait_s))
+        if allowed:
             return
-        if api_key is None:
-            raise HTTPException(403, "no TAGSTREAM_API_KEY is set, so only loopback callers are served")
+        if not key_hashes:
+            raise HTTPException(403, "without TAGSTREAM_API_KEY_SHA256 only loopback callers are served")
         raise HTTPException(401, "a valid bearer key is needed", {"WWW-Authenticate": "Bearer"})
 
     @app.exception_handler(Unavailable)
     @app.exception_handler(Overloaded)
     async def try_again(request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 503, {"Retry-After": "1"})
+
+    @app.exception_handler(RequestValidationError)
+    async def unfit(request: Request, error: RequestValidationError) -> Response:
+        """What is wrong, without the values: they may be large, private, or nothing that JSON can say."""
+        complaints = [{name: one[name] for name in ("type", "loc", "msg")} for one in error.errors()]
+        return Response(json.dumps({"detail": complaints}), 422, media_type="application/json")
 
     @app.exception_handler(TaggingFailed)
     async def refused(request: Request, error: Exception) -> JSONResponse:
@@ -131,6 +166,14 @@ def build_api(
         return JSONResponse({"ready": ready, **shown}, 200 if ready else 503)
 
     return app
+
+
+def _hash(given: HTTPAuthorizationCredentials) -> str:
+    return hashlib.sha256(given.credentials.encode()).hexdigest()
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 def _is_loopback(host: str) -> bool:

@@ -6,7 +6,8 @@ Lost: a product whose tags are missing or of an older version, in the store or o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -36,7 +37,10 @@ class Expectation:
         return {p: e.event_version or 0 for p, e in self.newest.items() if e.type == "upsert"}
 
 
-def expect(records: Iterable[KeyValue]) -> Expectation:
+def expect(
+    records: Iterable[KeyValue], is_poison: Callable[[ProductEvent], bool] = lambda event: False
+) -> Expectation:
+    """`is_poison`: events that decode and must be dead letters all the same."""
     expectation = Expectation()
     decoder = Decoder()
     now_ms = int(datetime.now(UTC).timestamp() * 1000)
@@ -45,6 +49,9 @@ def expect(records: Iterable[KeyValue]) -> Expectation:
         try:
             event = decoder.decode(Record("", 0, offset, sent.key, sent.value), now_ms).product
         except InvalidEvent:
+            expectation.refused.append(sent)
+            continue
+        if is_poison(event):
             expectation.refused.append(sent)
             continue
         known = expectation.newest.get(event.product_id)
@@ -70,11 +77,7 @@ class Audit:
         in_store, revisions, index = self._read_store()
         self.standing = on_topic
         self._compare(expectation, on_topic, in_store, revisions, problems)
-        facts = {
-            (f"{tag.group}={tag.value}", product_id)
-            for product_id, product in in_store.items()
-            for tag in product.tags
-        }
+        facts = _facts(in_store)
         if index != facts:
             problems.append(f"the index differs from the products in {len(index ^ facts)} entries")
         self._check_dead_letters(expectation, problems)
@@ -106,26 +109,8 @@ class Audit:
         return standing
 
     def _read_store(self) -> tuple[dict[str, ProductTags], dict[str, int], set[tuple[str, str]]]:
-        client: Any = redis.Redis.from_url(self._settings.redis_url.get_secret_value(), decode_responses=True)
-        prefix = f"{self._settings.prefix}tagstream:"
-        products: dict[str, ProductTags] = {}
-        updated: dict[str, int] = {}
-        for key in client.scan_iter(f"{prefix}{{*}}:product:*", count=1000):
-            product_id = key.split(":product:", 1)[1]
-            fields: dict[str, str] = client.hgetall(key)
-            updated[product_id] = int(fields["updated_at_ms"])
-            if fields["deleted"] != "1":
-                tags = json.loads(fields["tags"])
-                products[product_id] = ProductTags.model_validate(
-                    {**fields, "product_id": product_id, "tags": tags}
-                )
-        index = {
-            (key.split(":tag:", 1)[1], product_id)
-            for key in client.scan_iter(f"{prefix}{{*}}:tag:*", count=1000)
-            for product_id in client.zrange(key, 0, -1)
-        }
-        client.close()
-        return products, updated, index
+        view = read_store(self._settings)
+        return view.products, view.updated_at_ms, view.index
 
     def _compare(
         self,
@@ -171,6 +156,139 @@ class Audit:
         wanted = sorted((sent.key or b"", sent.value or b"") for sent in expectation.refused)
         if found != wanted:
             problems.append(f"{len(wanted)} records should be dead letters as they came, {len(found)} are")
+
+
+@dataclass(slots=True)
+class StoreView:
+    """What the store holds. `event_versions` and `updated_at_ms` know deleted products too."""
+
+    products: dict[str, ProductTags] = field(default_factory=dict)
+    event_versions: dict[str, int] = field(default_factory=dict)
+    updated_at_ms: dict[str, int] = field(default_factory=dict)
+    #: ("group=value", product_id)
+    index: set[tuple[str, str]] = field(default_factory=set)
+
+
+def read_store(settings: Settings) -> StoreView:
+    client: Any = redis.Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True)
+    prefix = f"{settings.prefix}tagstream:"
+    view = StoreView()
+    for key in client.scan_iter(f"{prefix}{{*}}:product:*", count=1000):
+        product_id = key.split(":product:", 1)[1]
+        fields: dict[str, str] = client.hgetall(key)
+        view.updated_at_ms[product_id] = int(fields["updated_at_ms"])
+        view.event_versions[product_id] = int(fields["event_version"])
+        if fields["deleted"] != "1":
+            tags = json.loads(fields["tags"])
+            view.products[product_id] = ProductTags.model_validate(
+                {**fields, "product_id": product_id, "tags": tags}
+            )
+    view.index = {
+        (key.split(":tag:", 1)[1], product_id)
+        for key in client.scan_iter(f"{prefix}{{*}}:tag:*", count=1000)
+        for product_id in client.zrange(key, 0, -1)
+    }
+    client.close()
+    return view
+
+
+@dataclass(slots=True)
+class TopicView:
+    """What the tag topic says to a reader at read_committed.
+
+    reordered: records with a revision below one that came before; repeated: with one seen before.
+    """
+
+    #: the last word on each product; None: no tags any more
+    last: dict[str, ProductTags | None] = field(default_factory=dict)
+    reordered: int = 0
+    repeated: int = 0
+
+
+def read_tags(settings: Settings) -> TopicView:
+    view = TopicView()
+    seen: dict[str, set[int]] = {}
+    for record in _read(settings, settings.topics.tags):
+        product_id = (record.key or b"").decode()
+        revision = int(dict(record.headers)["revision"] or b"0")
+        before = seen.setdefault(product_id, set())
+        view.repeated += revision in before
+        view.reordered += revision < max(before, default=0)
+        before.add(revision)
+        view.last[product_id] = ProductTags.model_validate_json(record.value) if record.value else None
+    return view
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a fault did to a known history, in numbers of products, records or entries.
+
+    lost: the store does not know the product's newest state at all; stale: it holds an older one;
+    not_healed: the topic's last word on a product differs from the store.
+    """
+
+    lost: int = 0
+    stale: int = 0
+    not_healed: int = 0
+    reordered: int = 0
+    repeated: int = 0
+    index_differences: int = 0
+    letters_missing: int = 0
+    letters_extra: int = 0
+    letters_repeated: int = 0
+    examples: list[str] = field(default_factory=list)
+
+
+def examine(settings: Settings, expectation: Expectation) -> Findings:
+    """Compares store, topic, index and dead letters with the expectation and with each other."""
+    store, topic, found = read_store(settings), read_tags(settings), Findings()
+    found.reordered, found.repeated = topic.reordered, topic.repeated
+    for product_id, newest in expectation.newest.items():
+        fault = _fault_of(newest, store.products.get(product_id), store.event_versions.get(product_id))
+        found.lost += fault == "lost"
+        found.stale += fault == "stale"
+        if fault:
+            found.examples.append(f"{product_id}: {fault} in the store")
+        if product_id not in topic.last or topic.last[product_id] != store.products.get(product_id):
+            found.not_healed += 1
+            found.examples.append(f"{product_id}: the topic's last word differs from the store")
+    extra = (store.event_versions.keys() | topic.last.keys()) - expectation.newest.keys()
+    found.lost += len(extra)
+    found.examples += [f"{product_id}: was never published" for product_id in sorted(extra)]
+    found.index_differences = len(store.index ^ _facts(store.products))
+    _count_letters(settings, expectation, found)
+    return found
+
+
+def _fault_of(newest: ProductEvent, product: ProductTags | None, event_version: int | None) -> str:
+    if event_version is None:
+        return "lost"
+    if event_version != newest.event_version:
+        return "stale"
+    return "lost" if (product is None) == (newest.type == "upsert") else ""
+
+
+def _count_letters(settings: Settings, expectation: Expectation, found: Findings) -> None:
+    wanted = Counter((sent.key or b"", sent.value or b"") for sent in expectation.refused)
+    letters = Counter(
+        (letter.key or b"", letter.value or b"") for letter in _read(settings, settings.topics.dead_letters)
+    )
+    found.letters_missing = (wanted - letters).total()
+    found.letters_extra = sum(count for letter, count in letters.items() if letter not in wanted)
+    found.letters_repeated = (letters - wanted).total() - found.letters_extra
+
+
+def _facts(products: Mapping[str, ProductTags]) -> set[tuple[str, str]]:
+    return {
+        (f"{tag.group}={tag.value}", product_id)
+        for product_id, product in products.items()
+        for tag in product.tags
+    }
+
+
+def _read(settings: Settings, topic: str) -> Iterable[Record]:
+    config = {**settings.kafka_client_config, "isolation.level": "read_committed"}
+    return read_all(settings.kafka_bootstrap_servers, topic, client_config=config)
 
 
 def _is_current(product: ProductTags | None, event_version: int) -> bool:

@@ -10,7 +10,7 @@ from tagstream.adapters.store import RedisStore
 from tagstream.core.errors import TagstreamError
 from tagstream.local import topic_admin, topic_plans
 from tagstream.settings import Settings
-from tagstream.wiring import build_registry, build_store
+from tagstream.wiring import build_registry, build_store, check_delivery
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +45,7 @@ def _kafka(settings: Settings, replication: int) -> list[Checked]:
         write=[settings.topics.tags, settings.topics.dead_letters],
         client_config=settings.kafka_client_config,
     )
+    check_delivery(settings)
     wrong = [Checked("kafka", False, sentence) for sentence in [*differences, *rights]]
     return wrong or [Checked("kafka", True, "answers; topics and rights are as they should be")]
 

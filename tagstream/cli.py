@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import secrets
 import signal
 import sys
 import threading
@@ -22,6 +24,7 @@ from tagstream.adapters.topics import tail as tail_topic
 from tagstream.catalogue.folder import ProductFolder, events_of
 from tagstream.catalogue.records import KeyValue
 from tagstream.checks import run_checks
+from tagstream.cli_dead_letters import app as dead_letters_app
 from tagstream.core.errors import BadSettings, TagstreamError
 from tagstream.core.ports import OutRecord, Record
 from tagstream.demo import run_demo
@@ -38,10 +41,14 @@ app = typer.Typer(
 )
 topics_app = typer.Typer(no_args_is_help=True, help="Create, list and compare the Kafka topics.")
 app.add_typer(topics_app, name="topics")
+app.add_typer(dead_letters_app, name="dead-letters")
 
 console = Console()
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Embedded = Annotated[bool, typer.Option(help="Start a broker and a store of its own, in memory.")]
+KafkaHome = Annotated[
+    Path | None, typer.Option(help="Folder of an Apache Kafka (4.0 or newer) instead of the embedded broker.")
+]
 Replication = Annotated[int, typer.Option(help="Replication factor meant: 3 outside a demo.", min=1)]
 
 
@@ -49,19 +56,31 @@ Replication = Annotated[int, typer.Option(help="Replication factor meant: 3 outs
 def demo(
     data: Annotated[Path | None, typer.Option(help="Folder with products.csv, .jsonl or .parquet.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many rows of it.", min=1)] = None,
+    kafka_home: KafkaHome = None,
 ) -> None:
     """Start everything, tag a catalogue, audit the outcome from outside, end everything."""
     with _interruptible(exit_when_told=143):
-        ok = run_demo(console, data=data, limit=limit)
+        ok = run_demo(console, data=data, limit=limit, kafka_home=kafka_home)
     raise typer.Exit(0 if ok else 1)
 
 
 @app.command()
-def up(embedded: Embedded = False) -> None:
+def up(
+    embedded: Embedded = False,
+    kafka_home: KafkaHome = None,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder that keeps that Kafka's log and the store for the next start.")
+    ] = None,
+) -> None:
     """Run the stream on this machine until Ctrl-C or SIGTERM; then drain."""
     with (
         _interruptible(exit_when_told=0),
-        local_stack(embedded=embedded, tell=lambda step: console.print(f"starting {step}")) as stack,
+        local_stack(
+            embedded=embedded,
+            tell=lambda step: console.print(f"starting {step}"),
+            kafka_home=kafka_home,
+            state=state,
+        ) as stack,
     ):
         note = note_run(stack.folder)  # open until the folder has gone, after the drain
         _print_how_to(stack)
@@ -208,6 +227,15 @@ def lag(as_json: AsJson = False) -> None:
     finally:
         watch.close()
     _print_rows(rows, as_json)
+
+
+@app.command("api-key")
+def api_key() -> None:
+    """Make a key for the API, and the hash of it that the nodes are given."""
+    key = secrets.token_urlsafe(32)
+    console.print(f"key (for the caller; it is stored nowhere)  {key}", soft_wrap=True, highlight=False)
+    digest = hashlib.sha256(key.encode()).hexdigest()
+    console.print(f"TAGSTREAM_API_KEY_SHA256={digest}", soft_wrap=True, highlight=False)
 
 
 @app.command()

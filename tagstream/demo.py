@@ -55,7 +55,9 @@ class Outcome:
     problems: list[str] = field(default_factory=list)
 
 
-def run_demo(console: Console, *, data: Path | None, limit: int | None) -> bool:
+def run_demo(
+    console: Console, *, data: Path | None, limit: int | None, kafka_home: Path | None = None
+) -> bool:
     """True if the audit finds nothing wrong."""
     waves = _folder_waves(data, limit) if data else _drawn_waves()
     with console.status("starting") as status:
@@ -64,7 +66,7 @@ def run_demo(console: Console, *, data: Path | None, limit: int | None) -> bool:
             status.update(f"starting {step}")
             console.print(f"[dim]starting {step}[/dim]")
 
-        with local_stack(embedded=True, tell=tell, one_consumer=True) as stack:
+        with local_stack(embedded=True, tell=tell, kafka_home=kafka_home, one_consumer=True) as stack:
             status.stop()
             outcome = _run(console, stack, waves)
     _show_products(console, waves, outcome.audit.standing)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -15,10 +16,11 @@ from typing import Any
 
 import yaml
 
+from tagstream.adapters.apache import ApacheBroker
 from tagstream.adapters.cluster import Dashboard, RayHead, free_port
 from tagstream.adapters.embedded import EmbeddedBroker, EmbeddedStore
 from tagstream.adapters.topics import TopicAdmin, TopicPlan, read_plans
-from tagstream.core.errors import Unavailable
+from tagstream.core.errors import BadSettings, Unavailable
 from tagstream.settings import Settings, load_settings
 from tagstream.wiring import build_store
 
@@ -50,6 +52,8 @@ def local_stack(
     *,
     embedded: bool,
     tell: Callable[[str], None],
+    kafka_home: Path | None = None,
+    state: Path | None = None,
     serve_config: Path | None = None,
     one_consumer: bool = False,
 ) -> Iterator[Stack]:
@@ -57,17 +61,24 @@ def local_stack(
 
     Args:
         tell: is told each step before it is taken.
+        kafka_home: folder of an Apache Kafka that takes the embedded broker's place.
+        state: folder in which that Kafka and the store keep what they have for the next start.
         serve_config: instead of the package's own serve/config.yaml.
         one_consumer: whatever the lag, so that one replica's books are all the books.
 
     Raises:
         BadSettings, Unavailable: something does not start; what had started is ended.
     """
+    if kafka_home and not embedded:
+        raise BadSettings("--kafka-home names the broker of --embedded: give both, or neither")
+    if state and not kafka_home:
+        raise BadSettings("--state needs --kafka-home: the embedded broker keeps nothing")
     folder = Path(tempfile.mkdtemp(prefix="tagstream-", dir=_short_temp_dir()))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         if embedded:
-            _use(_embedded(stack, folder, tell))
+            own = servers(state or folder, kafka_home=kafka_home, durable=state is not None, tell=tell)
+            _use(stack.enter_context(own))
         settings = load_settings()
         reach(settings)
         if embedded:
@@ -120,18 +131,48 @@ def create_topics(settings: Settings, *, partitions: int | None = None, replicat
     return created
 
 
-def _embedded(stack: ExitStack, folder: Path, tell: Callable[[str], None]) -> dict[str, str]:
-    tell("Kafka broker (embedded)")
-    broker = stack.enter_context(EmbeddedBroker(folder / "broker"))
-    tell("Valkey (embedded)")
-    store = stack.enter_context(EmbeddedStore(folder / "store"))
-    return {
-        "TAGSTREAM_KAFKA_BOOTSTRAP_SERVERS": broker.address,
-        "TAGSTREAM_KAFKA_CONFIG": "{}",
-        "TAGSTREAM_REDIS_URL": store.url,
-        "TAGSTREAM_PREFIX": "",
-        "TAGSTREAM_SESSION_TIMEOUT_S": str(_EMBEDDED_SESSION_TIMEOUT_S),
-    }
+@contextmanager
+def servers(
+    folder: Path, *, kafka_home: Path | None, durable: bool, tell: Callable[[str], None]
+) -> Iterator[dict[str, str]]:
+    """Broker and store of this machine's own, and the environment that names them.
+
+    Args:
+        folder: theirs; the same one again finds what Apache Kafka and a durable store kept there.
+        kafka_home: None for the embedded broker, which keeps everything in memory.
+
+    Raises:
+        BadSettings, Unavailable: one of them does not start, or others run in `folder`.
+    """
+    with ExitStack() as stack:
+        stack.enter_context(_alone_in(folder))
+        tell(f"Apache Kafka of {kafka_home}" if kafka_home else "Kafka broker (embedded)")
+        broker = stack.enter_context(
+            ApacheBroker(folder / "kafka", home=kafka_home)
+            if kafka_home
+            else EmbeddedBroker(folder / "broker")
+        )
+        tell("Valkey (embedded)")
+        store = stack.enter_context(EmbeddedStore(folder / "store", durable=durable))
+        yield {
+            "TAGSTREAM_KAFKA_BOOTSTRAP_SERVERS": broker.address,
+            "TAGSTREAM_KAFKA_CONFIG": "{}",
+            "TAGSTREAM_REDIS_URL": store.url,
+            "TAGSTREAM_PREFIX": "",
+            "TAGSTREAM_SESSION_TIMEOUT_S": str(_EMBEDDED_SESSION_TIMEOUT_S),
+        }
+
+
+@contextmanager
+def _alone_in(folder: Path) -> Iterator[None]:
+    """Two stores on one log would ruin it. Raises BadSettings."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise BadSettings(f"{folder} is in use by another `tagstream up`") from error
+        yield
 
 
 def _use(embedded: Mapping[str, str]) -> None:

@@ -22,11 +22,12 @@ from pydantic_settings import (
 from tagstream.core.batching import MicroBatchLimits
 from tagstream.core.decode import Decoder
 from tagstream.core.errors import BadSettings
+from tagstream.core.halting import DeadLetterLimits
 from tagstream.core.limits import WorkerLimits
 from tagstream.core.ports import Topics
 
 _PREFIX = "TAGSTREAM_"
-_JSON_FIELDS = ("kafka_config", "image_file_roots")
+_JSON_FIELDS = ("kafka_config", "image_hosts", "image_file_roots")
 #: What Serve's gRPC between replicas accepts is set to 64 MiB in serve/config.yaml; stay well below.
 _MICRO_BATCH_CEILING_BYTES = 48 * 2**20
 
@@ -52,7 +53,9 @@ class Settings(BaseSettings):
     group: str = Field(default="tagstream", description="consumer group")
 
     # what is promised
-    delivery: Literal["at_least_once"] = Field(default="at_least_once", description="delivery guarantee")
+    delivery: Literal["at_least_once", "exactly_once"] = Field(
+        default="at_least_once", description="delivery guarantee: at_least_once or exactly_once"
+    )
     event_version_from: Literal["field", "timestamp"] = Field(
         default="field", description="where an event's version comes from"
     )
@@ -82,16 +85,29 @@ class Settings(BaseSettings):
     )
     tag_timeout_s: float = Field(default=60.0, gt=0, description="one call of the tagger")
 
+    dead_letters_max_run: int = Field(
+        default=200, ge=1, description="more dead letters in a row halt the stream until `tagstream resume`"
+    )
+    dead_letters_max_ratio: float = Field(
+        default=0.5, gt=0, le=1, description="a higher share of 1,000 events halts it too"
+    )
+
     # pictures
     image_max_bytes: int = Field(default=8 * 2**20, ge=1024, description="an encoded picture")
     image_timeout_s: float = Field(default=5.0, gt=0, description="to fetch a picture, retries included")
     image_allow_private: bool = Field(default=False, description="allow picture hosts on private networks")
+    image_hosts: tuple[str, ...] = Field(
+        default=(), description="JSON list of picture hosts, `*.example.com` too; empty: any public one"
+    )
     image_file_roots: tuple[Path, ...] = Field(default=(), description="JSON list: folders for file:// URLs")
 
     # the API and the logs
-    api_key: SecretStr | None = Field(
-        default=None, description="bearer key of the API; may be unset on loopback only"
+    api_key_sha256: str = Field(
+        default="",
+        pattern=r"^([0-9a-f]{64}(,[0-9a-f]{64})*)?$",
+        description="hashes of the API's keys (`tagstream api-key`), comma-separated; empty: loopback only",
     )
+    api_requests_per_s: float = Field(default=50.0, gt=0, description="a key, or an address without one")
     log_json: bool = Field(default=False, description="log lines as JSON")
 
     @field_validator("kafka_bootstrap_servers")
@@ -131,6 +147,10 @@ class Settings(BaseSettings):
         return Topics(self.prefix + names.events, self.prefix + names.tags, self.prefix + names.dead_letters)
 
     @property
+    def api_key_hashes(self) -> frozenset[str]:
+        return frozenset(self.api_key_sha256.split(",")) - {""}
+
+    @property
     def consumer_group(self) -> str:
         return self.prefix + self.group
 
@@ -150,6 +170,7 @@ class Settings(BaseSettings):
             held_max_bytes=self.held_max_bytes,
             commit_interval_s=self.commit_interval_s,
             revoke_timeout_s=self.revoke_timeout_s,
+            dead_letters=DeadLetterLimits(self.dead_letters_max_run, self.dead_letters_max_ratio),
         )
 
     @property

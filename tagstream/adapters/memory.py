@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tagstream.core.errors import StoreNotInitialised, TaggingFailed
+from tagstream.core.errors import ReplicaDied, StoreNotInitialised, TaggingFailed, TransactionAborted
 from tagstream.core.events import ImageRef, ImageUse, ProductTags
 from tagstream.core.metrics import Metric
 from tagstream.core.ports import (
@@ -260,12 +260,43 @@ class MemoryPublisher:
         return
 
 
+class MemoryTransactions:
+    """The `Transactions` of `source`'s group, on a `MemoryBroker`."""
+
+    def __init__(self, broker: MemoryBroker, source: MemorySource) -> None:
+        self.faults = Faults()
+        self._broker = broker
+        self._source = source
+        self._unheard = False
+
+    def commit(self, records: Sequence[OutRecord], next_offsets: Mapping[TopicPartition, int]) -> None:
+        with self.faults.around():
+            if not self._unheard:
+                self._write(records, next_offsets)
+            self._unheard = True  # until the caller knows: a fault may strike when the work is done
+        self._unheard = False
+
+    def close(self) -> None:
+        return
+
+    def _write(self, records: Sequence[OutRecord], next_offsets: Mapping[TopicPartition, int]) -> None:
+        with self._broker._lock:
+            gone = next_offsets.keys() - self._source.positions.keys()
+            if gone:
+                raise TransactionAborted(f"the group has moved on: {sorted(gone)} are no longer held")
+            for record in records:
+                self._broker.append(record)
+            for partition, offset in next_offsets.items():
+                self._broker.committed[self._source.group, partition] = offset
+
+
 class MemoryStore:
     """The `TagStore`. Delete markers stay for ever."""
 
     def __init__(self) -> None:
         self.faults = Faults()
         self._is_initialised = False
+        self._halted = ""
         self._standing: dict[str, tuple[Write, int]] = {}
         self._lock = threading.Lock()
 
@@ -296,6 +327,16 @@ class MemoryStore:
         """What an accident does to a store: everything is gone, its layout mark too."""
         self._is_initialised = False
         self._standing.clear()
+
+    def halt(self, reason: str) -> None:
+        self._halted = self._halted or reason
+
+    def halted(self) -> str:
+        return self._halted
+
+    def resume(self) -> bool:
+        was, self._halted = self._halted, ""
+        return bool(was)
 
     def size(self) -> tuple[int, int]:
         tagged = self._tagged()
@@ -371,6 +412,9 @@ class MemoryTagger:
         self.model_generation = model_generation
         #: titles on which the model raises
         self.poison: set[str] = set()
+        #: titles that kill the process which has them
+        self.killers: set[str] = set()
+        self.deaths = self.isolated_deaths = 0
         self.faults = Faults()
         self.calls: list[MicroBatch] = []
         self._taxonomy = taxonomy
@@ -378,6 +422,9 @@ class MemoryTagger:
     def tag(self, batch: MicroBatch) -> Scores:
         self.calls.append(batch)
         with self.faults.around():
+            if self._is_deadly(batch):
+                self.deaths += 1
+                raise ReplicaDied("the replica died of it")
             poisoned = [text.title for text in batch.texts if text.title in self.poison]
             if poisoned:
                 raise TaggingFailed(f"cannot bear {poisoned}")
@@ -389,8 +436,17 @@ class MemoryTagger:
             use = [_use_of(encoded) for encoded in batch.images]
             return Scores(self.model_version, self.model_generation, values, use)
 
+    def tag_isolated(self, batch: MicroBatch) -> Scores:
+        if self._is_deadly(batch):
+            self.isolated_deaths += 1
+            raise ReplicaDied("the process of its own died of it")
+        return self.tag(batch)
+
     def taxonomy(self, model_version: str) -> Taxonomy:
         return self._taxonomy
+
+    def _is_deadly(self, batch: MicroBatch) -> bool:
+        return any(text.title in self.killers for text in batch.texts)
 
 
 def _use_of(encoded: bytes | None) -> ImageUse:

@@ -6,28 +6,82 @@ dies, and one that finds no replica waits for ever: so each call has a timeout, 
 
 from __future__ import annotations
 
-from typing import Any
+import threading
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import grpc
+import ray
 from ray.serve import exceptions as serve_exceptions
 from ray.serve.handle import DeploymentHandle
 from ray.util import metrics as ray_metrics
 
-from tagstream.core.errors import Overloaded, TaggingFailed, TagstreamError, Unavailable
+from tagstream.core.errors import Overloaded, ReplicaDied, TaggingFailed, TagstreamError, Unavailable
 from tagstream.core.metrics import Metric
 from tagstream.core.ports import MicroBatch, Scores
 from tagstream.core.taxonomy import Taxonomy
+
+#: A process of its own has torch to import and a model to load first.
+_ISOLATED_START_TIMEOUT_S = 180.0
+#: How gRPC and Ray tell that the other end has gone, as opposed to being late or busy.
+_DEATHS = (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError)
+
+
+class Isolated(Protocol):
+    """What runs in a process that serves nobody else. Built there."""
+
+    def tag(self, batch: MicroBatch) -> Scores: ...
 
 
 class ReplicaTagger:
     """One handle call a micro-batch; any thread may call it, but no event loop's."""
 
-    def __init__(self, handle: DeploymentHandle[Any], timeout_s: float) -> None:
+    def __init__(
+        self,
+        handle: DeploymentHandle[Any],
+        timeout_s: float,
+        isolated: Callable[[], Isolated] | None = None,
+    ) -> None:
+        """
+        Args:
+            timeout_s: how long one call may take.
+            isolated: makes the tagger of `tag_isolated`, in its process. Without it there is none.
+        """
         self._handle = handle
         self._timeout_s = timeout_s
+        self._isolated = isolated
+        self._actor: Any = None
+        self._actor_lock = threading.Lock()
 
     def tag(self, batch: MicroBatch) -> Scores:
         answer = self._call("tag", batch)
+        assert isinstance(answer, Scores)
+        return answer
+
+    def tag_isolated(self, batch: MicroBatch) -> Scores:
+        """One call at a time: what kills the process must stand alone when it does."""
+        if self._isolated is None:
+            raise Unavailable("this tagger has no process of its own to isolate events in")
+        with self._actor_lock:
+            if self._actor is None:
+                # Never restarted by itself, and no share of the CPUs that are planned: it is rarely there.
+                self._actor = ray.remote(num_cpus=0, max_restarts=0)(_IsolatedActor).remote(self._isolated)
+            try:
+                answer = ray.get(self._actor.tag.remote(batch), timeout=_ISOLATED_START_TIMEOUT_S)
+            except _DEATHS as error:
+                self._actor = None
+                raise ReplicaDied(f"the process of its own died: {type(error).__name__}") from error
+            except ray.exceptions.GetTimeoutError as error:
+                ray.kill(self._actor)
+                self._actor = None
+                raise ReplicaDied(
+                    f"the process of its own gave no answer in {_ISOLATED_START_TIMEOUT_S:g} s"
+                ) from error
+            except ray.exceptions.RayError as error:
+                self._actor = None
+                raise Unavailable(f"no process of its own: {type(error).__name__}: {error}") from error
+        if isinstance(answer, TagstreamError):
+            raise answer
         assert isinstance(answer, Scores)
         return answer
 
@@ -46,13 +100,28 @@ class ReplicaTagger:
         except grpc.RpcError as error:
             if getattr(error, "code", lambda: None)() == grpc.StatusCode.RESOURCE_EXHAUSTED:
                 raise TaggingFailed("the micro-batch is larger than Serve's gRPC takes") from error
-            raise Unavailable(f"the tagger replica is gone: {type(error).__name__}") from error
+            raise ReplicaDied(f"the tagger replica is gone: {type(error).__name__}") from error
+        except _DEATHS as error:
+            raise ReplicaDied(f"the tagger replica is gone: {type(error).__name__}") from error
         except Exception as error:
             # The deployment hands its own errors back as values: what is raised comes from between us.
             raise Unavailable(f"the tagger replica is gone: {type(error).__name__}: {error}") from error
         if isinstance(answer, TagstreamError):  # the deployment hands errors back as values
             raise answer
         return answer
+
+
+class _IsolatedActor:
+    """Errors that the caller knows go back as values: Ray would wrap them."""
+
+    def __init__(self, make: Callable[[], Isolated]) -> None:
+        self._tagger = make()
+
+    def tag(self, batch: MicroBatch) -> Scores | TagstreamError:
+        try:
+            return self._tagger.tag(batch)
+        except TagstreamError as error:
+            return type(error)(str(error))
 
 
 class RayMetrics:

@@ -10,6 +10,7 @@ import hashlib
 import heapq
 import importlib.resources
 import re
+import time
 import zlib
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -82,6 +83,7 @@ class RedisStore:
                 "with special characters percent-encoded"
             ) from None
         self._prefix = f"{prefix}tagstream:"
+        self._halted = f"{self._prefix}halted"
         self._delete_marker_ttl_s = delete_marker_ttl_s
         self._sha = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
@@ -129,6 +131,21 @@ class RedisStore:
             counts = self._read([("HMGET", self._meta_key(shard), "products", "entries") for shard in SHARDS])
         products, entries = (sum(int(count or 0) for count in column) for column in zip(*counts, strict=True))
         return products, entries
+
+    def halt(self, reason: str) -> None:
+        at_ms = time.time_ns() // 1_000_000
+        with _unavailable():
+            self._read([("HSETNX", self._halted, "reason", reason), ("HSETNX", self._halted, "at_ms", at_ms)])
+
+    def halted(self) -> str:
+        with _unavailable():
+            [reason] = self._read([("HGET", self._halted, "reason")])
+        return (reason or b"").decode()
+
+    def resume(self) -> bool:
+        with _unavailable():
+            [removed] = self._read([("DEL", self._halted)])
+        return bool(removed)
 
     def check(self) -> list[str]:
         """What is wrong with the store and what to do, a sentence each. Raises Unavailable."""

@@ -13,7 +13,7 @@ import confluent_kafka as ck
 import confluent_kafka.admin
 import yaml
 
-from tagstream.core.errors import Unavailable
+from tagstream.core.errors import BadSettings, Unavailable
 from tagstream.core.ports import Record
 
 _READ_CONFIG: dict[str, Any] = {
@@ -26,6 +26,7 @@ _READ_CONFIG: dict[str, Any] = {
     "receive.message.max.bytes": 52 * 2**20,
     "queued.max.messages.kbytes": 16_384,
     "fetch.queue.backoff.ms": 20,
+    "fetch.wait.max.ms": 100,
 }
 _POLL_S = 0.2
 #: Its stubs do not export what it exports.
@@ -75,12 +76,20 @@ class TopicAdmin:
     ) -> None:
         self._timeout_s = timeout_s
         self._client_config = {"bootstrap.servers": bootstrap_servers, **(client_config or {})}
-        self._admin = ck_admin.AdminClient({**self._client_config, "log_level": 0})
+        self._heard: list[str] = []  # why librdkafka does not get through: the call itself only times out
+        config = {
+            **self._client_config,
+            "log_level": 0,
+            "error_cb": lambda error: self._heard.append(error.str()),
+        }
+        try:
+            self._admin = ck_admin.AdminClient(config)
+        except (ck.KafkaException, ValueError, TypeError) as error:
+            raise BadSettings(f"the Kafka client refuses its settings: {_reason(error)}") from error
 
     def partitions(self) -> dict[str, int]:
         """Topic name → number of partitions."""
-        with _unavailable():
-            topics = self._admin.list_topics(timeout=self._timeout_s).topics
+        topics = self._topics()
         return {name: len(topic.partitions) for name, topic in sorted(topics.items())}
 
     def create(self, plans: Sequence[TopicPlan], *, replication: int = 1) -> list[str]:
@@ -105,8 +114,7 @@ class TopicAdmin:
 
     def describe(self, plans: Sequence[TopicPlan], *, replication: int = 1) -> list[str]:
         """The differences between plan and broker, a sentence each; empty if there are none."""
-        with _unavailable():
-            topics = self._admin.list_topics(timeout=self._timeout_s).topics
+        topics = self._topics()
         standing = [plan for plan in plans if plan.name in topics]
         differences = [
             f"Topic {plan.name} is missing: run `tagstream topics create`."
@@ -123,6 +131,14 @@ class TopicAdmin:
                 if config.get(name) != value
             ]
         return differences
+
+    def _topics(self) -> Any:
+        try:
+            return self._admin.list_topics(timeout=self._timeout_s).topics
+        except ck.KafkaException as error:
+            self._admin.poll(0)  # hears them
+            why = next(iter(self._heard), error.args[0].str())
+            raise Unavailable(f"the broker does not answer or refuses: {why}") from error
 
     def is_empty(self, topic: str) -> bool:
         """Whether nothing can be read from it now."""
@@ -252,6 +268,10 @@ def _partition_differences(plan: TopicPlan, partitions: Mapping[int, Any], repli
             f"Topic {plan.name} has {copies} replicas, planned are {replication}: reassign its partitions."
         )
     return differences
+
+
+def _reason(error: Exception) -> object:
+    return error.args[0].str() if isinstance(error, ck.KafkaException) else error
 
 
 @contextlib.contextmanager

@@ -13,6 +13,7 @@ from pydantic_core import from_json
 from tagstream.core.errors import InvalidEvent
 from tagstream.core.events import EVENT_VERSION_MAX, PRODUCT_ID_MAX_BYTES, SCHEMA_VERSION, ProductEvent
 from tagstream.core.ports import Record
+from tagstream.core.replay import Replay, replay_of
 
 EventVersionFrom = Literal["field", "timestamp"]
 
@@ -30,7 +31,10 @@ _STRING_OR_BRACKET = re.compile(rb'"(?:[^"\\]|\\.)*"?|[\[{]|[\]}]', re.DOTALL)
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A decoded record. `order` says which of two events of one product is newer."""
+    """A decoded record. `order` says which of two events of one product is newer.
+
+    `source_offset` is the record's offset; of a replayed record, the offset that it had at first.
+    """
 
     product: ProductEvent
     event_version: int
@@ -55,8 +59,10 @@ class Decoder:
     def decode(self, record: Record, now_ms: int) -> Event:
         """Raises InvalidEvent."""
         product_id = _product_id(record)
+        replay = replay_of(record)
+        source_offset = record.offset if replay is None else replay.source_offset
         if not record.value:
-            product = _deletion(record, product_id)
+            product = _deletion(record, product_id, source_offset)
         else:
             self._check_shape(record.value)
             product = _parse(record.value)
@@ -64,7 +70,7 @@ class Decoder:
             raise InvalidEvent(f"key {product_id!r} is not the event's product_id {product.product_id!r}")
         if product.type == "upsert" and not product.title.strip() and not _has_picture(product):
             raise InvalidEvent("neither a title nor a picture: nothing to tag")
-        return Event(product, self._event_version(record, product, now_ms), record.offset)
+        return Event(product, self._event_version(record, replay, product, now_ms), source_offset)
 
     def _check_shape(self, value: bytes) -> None:
         if len(value) > self.event_max_bytes:
@@ -74,13 +80,18 @@ class Decoder:
         if value.count(b"{") + value.count(b"[") > MAX_DEPTH and _depth(value) > MAX_DEPTH:
             raise InvalidEvent(f"JSON nested deeper than {MAX_DEPTH} levels")
 
-    def _event_version(self, record: Record, product: ProductEvent, now_ms: int) -> int:
+    def _event_version(
+        self, record: Record, replay: Replay | None, product: ProductEvent, now_ms: int
+    ) -> int:
         if self.event_version_from == "timestamp":
-            if record.timestamp_ms > now_ms + MAX_AHEAD_MS:
+            timestamp_ms = record.timestamp_ms
+            if replay is not None and replay.event_version is not None:
+                timestamp_ms = replay.event_version  # the broker may have stamped the replay with its own
+            if timestamp_ms > now_ms + MAX_AHEAD_MS:
                 raise InvalidEvent("the record's timestamp is more than an hour ahead of now")
-            if record.timestamp_ms < 0:
+            if timestamp_ms < 0:
                 raise InvalidEvent("the record has no timestamp to take its event_version from")
-            return record.timestamp_ms
+            return timestamp_ms
         if product.event_version is None:
             raise InvalidEvent("event_version: missing (event_version_from is 'field')")
         return product.event_version
@@ -97,7 +108,7 @@ def _product_id(record: Record) -> str:
         raise InvalidEvent("the record's key is not UTF-8") from error
 
 
-def _deletion(record: Record, product_id: str) -> ProductEvent:
+def _deletion(record: Record, product_id: str, source_offset: int) -> ProductEvent:
     """An empty value deletes. Its version comes from the header `event_version`, having no field."""
     headers = {name: value for name, value in record.headers if value}
     version = headers.get("event_version", b"").decode("ascii", "replace")
@@ -106,7 +117,7 @@ def _deletion(record: Record, product_id: str) -> ProductEvent:
     return ProductEvent(
         schema_version=SCHEMA_VERSION,
         event_id=headers.get("event_id", b"").decode("utf-8", "replace")[:256]
-        or f"{record.topic}-{record.partition}-{record.offset}",
+        or f"{record.topic}-{record.partition}-{source_offset}",
         type="delete",
         product_id=product_id,
         event_version=int(version) if version else None,

@@ -3,9 +3,12 @@
 TagstreamError
   InvalidEvent          never retried: the record goes to the dead letters with its reason
   Unavailable           retried with backoff, nothing is lost, the worker is healthy but not ready
-    StoreNotInitialised
+    StoreNotInitialised   until `jobs/rebuild_store.py` has refilled it
+    ReplicaDied           once more on another replica, then event by event in a process of its own
+    TransactionAborted    nothing of it can be seen: it is sent again
   Overloaded            not a failure: slow down and try again
   TaggingFailed         the model raised on these events: halved until the guilty one is a dead letter
+  TooManyDeadLetters    every consumer halts, nothing is lost, until `tagstream resume`
   IncompatibleModel     the model version is refused, the champion stays
   BadSettings           nothing is started
 """
@@ -37,12 +40,28 @@ class StoreNotInitialised(Unavailable):
     """The store has lost its layout mark: it was emptied, or is new: `tagstream topics create`."""
 
 
+class ReplicaDied(Unavailable):
+    """The process that had this micro-batch has died. It is tried once more on another replica; if that
+    one dies too, its events go one by one through a process of their own, and the guilty one is a dead
+    letter."""
+
+
+class TransactionAborted(Unavailable):
+    """The broker rolled a transaction back: no reader at read_committed sees any of it. It is sent again
+    for the partitions that are still held."""
+
+
 class Overloaded(TagstreamError):
     """The replicas have as much as they can take. The worker slows down; add replicas if it lasts."""
 
 
 class TaggingFailed(TagstreamError):
     """The model raised on this micro-batch. It is halved until the guilty event stands alone."""
+
+
+class TooManyDeadLetters(TagstreamError):
+    """So many events fail that the cause is ours, not theirs. Every consumer has halted and lost nothing;
+    mend the cause (a bad deploy, a model that raises), then `tagstream resume`."""
 
 
 class IncompatibleModel(TagstreamError):

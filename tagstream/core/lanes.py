@@ -8,7 +8,7 @@ from typing import Literal
 
 from tagstream.core.decode import Event
 from tagstream.core.errors import InvalidEvent
-from tagstream.core.ports import Picture, Record, Standing, Write
+from tagstream.core.ports import OutRecord, Picture, Record, Standing, Write
 
 NO_PICTURE = Picture("none")
 
@@ -30,6 +30,7 @@ class Entry:
     picture: Picture = NO_PICTURE
     write: Write | None = None
     standing: Standing | None = None
+    output: OutRecord | None = None
     outcome: Outcome | None = None
     attempts: int = 0
     overtaken: list[Entry] = field(default_factory=list)
@@ -44,6 +45,12 @@ class Entry:
             self.outcome = "deleted" if self.standing.deleted else "tagged"
         else:
             self.outcome = "stale" if self.standing.verdict == "stale" else "repeated"
+
+    def start_over(self) -> None:
+        """Forget what the steps found out; the decoder's word stands."""
+        if self.event is not None:
+            self.invalid = None
+        self.picture, self.write, self.standing, self.output = NO_PICTURE, None, None, None
 
     @property
     def size_bytes(self) -> int:

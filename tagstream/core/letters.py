@@ -15,6 +15,7 @@ import hashlib
 
 from tagstream.core.errors import InvalidEvent
 from tagstream.core.ports import Header, OutRecord, Record, Standing
+from tagstream.core.replay import REPLAY_PREFIX
 
 _OWN_PREFIXES = ("__connect.errors.", "tagstream.")
 _TAG_HEADERS = ("event_id", "revision", "event_version", "model_generation")
@@ -45,8 +46,9 @@ def tag_record(topic: str, standing: Standing, event_id: str = "", source: Recor
 def dead_letter(
     topic: str, record: Record, error: InvalidEvent, *, attempts: int, event_version: int | None, now_ms: int
 ) -> OutRecord:
-    """The record as it came, with the reason. Error headers of an earlier failure are replaced."""
-    kept = tuple(header for header in record.headers if not _is_own(header))
+    """The record as it came, with the reason. Error headers of an earlier failure are replaced; those of a
+    replay stay, so that the next replay knows the first offset."""
+    kept = tuple(h for h in record.headers if not _is_own(h) or h[0].startswith(REPLAY_PREFIX))
     first_seen = dict(record.headers).get("tagstream.first_seen_ms") or b"%d" % now_ms
     own: list[Header] = [
         ("__connect.errors.topic", record.topic.encode()),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from tagstream.core.batching import MicroBatchLimits
+from tagstream.core.halting import DeadLetterLimits
 from tagstream.core.retries import Backoff
 
 
@@ -18,4 +19,5 @@ class WorkerLimits:
     commit_interval_s: float = 1.0
     pause_after_s: float = 5.0
     revoke_timeout_s: float = 20.0
+    dead_letters: DeadLetterLimits = field(default_factory=DeadLetterLimits)
     backoff: Backoff = field(default_factory=Backoff)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 
+from tagstream.core.ports import OutRecord
+
 
 class OffsetTracker:
     """The offsets of one assignment (epoch) of one partition.
@@ -18,12 +20,14 @@ class OffsetTracker:
         self._next: int | None = None
         self._open: deque[tuple[int, str | None]] = deque()
         self._done: set[int] = set()
+        self._outputs: dict[int, OutRecord] = {}
+        self._waiting: deque[tuple[int, OutRecord]] = deque()
         self._passed: set[str] = set()
         self._passed_before: set[str] = set()
 
     def __len__(self) -> int:
-        """Offsets taken and not yet committable."""
-        return len(self._open)
+        """Offsets taken and not yet committable, and outputs that wait for their transaction."""
+        return len(self._open) + len(self._waiting)
 
     def take(self, offset: int, product_id: str | None) -> None:
         """Raises ValueError if offsets do not grow: order is lost, and nothing may be committed."""
@@ -31,12 +35,17 @@ class OffsetTracker:
             raise ValueError(f"offset {offset} came after {self._open[-1][0]}")
         self._open.append((offset, product_id))
 
-    def done(self, offset: int) -> None:
+    def done(self, offset: int, output: OutRecord | None = None) -> None:
+        """`output`: what must be published with this offset, in one transaction."""
         self._done.add(offset)
+        if output is not None:
+            self._outputs[offset] = output
         while self._open and self._open[0][0] in self._done:
             passed, product_id = self._open.popleft()
             self._done.remove(passed)
             self._next = passed + 1
+            if passed in self._outputs:
+                self._waiting.append((passed, self._outputs.pop(passed)))
             if product_id is not None:
                 self._passed.add(product_id)
 
@@ -44,7 +53,13 @@ class OffsetTracker:
         """The next offset to read, if it moved since the last `committed`."""
         return self._next if self._next != self._committed else None
 
+    def outputs(self) -> list[OutRecord]:
+        """What belongs to the offsets before `committable`, in their order."""
+        return [output for _, output in self._waiting]
+
     def committed(self, next_offset: int) -> None:
+        while self._waiting and self._waiting[0][0] < next_offset:
+            self._waiting.popleft()
         self._committed = next_offset
         self._passed_before, self._passed = self._passed, set()
 

@@ -101,6 +101,20 @@ class Publisher(Protocol):
     def close(self) -> None: ...
 
 
+class Transactions(Protocol):
+    """The publisher of exactly-once delivery. Used by the thread that polls."""
+
+    def commit(self, records: Sequence[OutRecord], next_offsets: Mapping[TopicPartition, int]) -> None:
+        """Produce `records` in order and record the progress, both or neither, as one transaction.
+
+        Raises:
+            TransactionAborted: neither. The group may have moved on, or the broker gave up.
+            Unavailable: not decided yet. Call again with the same arguments until it is.
+        """
+
+    def close(self) -> None: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Picture:
     """The outcome of fetching one picture: its encoded bytes if `use` is `used`, else the reason why not."""
@@ -157,8 +171,18 @@ class Tagger(Protocol):
         """One call a micro-batch.
 
         Raises:
-            Unavailable: no replica answers in time, or the one that had it died.
+            Unavailable: no replica answers in time.
+            ReplicaDied: the replica that had it died.
             Overloaded: the replicas refuse more work.
+            TaggingFailed: the model raised on it.
+        """
+
+    def tag_isolated(self, batch: MicroBatch) -> Scores:
+        """The same in a process that serves nobody else, for a batch that replicas died of.
+
+        Raises:
+            ReplicaDied: that process died of it.
+            Unavailable: there is no such process yet, or it does not answer in time.
             TaggingFailed: the model raised on it.
         """
 
@@ -217,6 +241,19 @@ class TagStore(Protocol):
     def close(self) -> None: ...
 
 
+class Halts(Protocol):
+    """The switch that all consumers of an environment obey; it outlives them. Calls raise Unavailable."""
+
+    def halt(self, reason: str) -> None:
+        """Stop all consumers. The first reason stays."""
+
+    def halted(self) -> str:
+        """Why they are stopped; empty if they are not."""
+
+    def resume(self) -> bool:
+        """Let them go on; False if they were not stopped."""
+
+
 class Models(Protocol):
     """The registry of model versions."""
 
@@ -264,6 +301,9 @@ class Ports:
     tagger: Tagger
     store: TagStore
     publisher: Publisher
+    halts: Halts
     metrics: Metrics
     clock: Clock
     topics: Topics
+    #: of exactly-once delivery: they publish and commit in place of `publisher` and `source`
+    transactions: Transactions | None = None

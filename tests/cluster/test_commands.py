@@ -94,6 +94,7 @@ def test_check_and_topics_say_how_things_stand(up: tuple[subprocess.Popen[str], 
         "product-events": 4,
         "product-tags": 4,
         "product-events.dead": 4,
+        "product-events.dead.handled": 4,
     }
     assert "all topics are there" in run(env, "topics", "create", "--replication", "1")
 

@@ -151,7 +151,8 @@ def test_topics_are_created_as_planned_and_differences_are_sentences(broker: str
     admin = topics.TopicAdmin(broker)
     plans = topics.read_plans(TOPICS_YAML, prefix=prefix, partitions=3)
     names = [plan.name for plan in plans]
-    assert names == [f"{prefix}product-events", f"{prefix}product-tags", f"{prefix}product-events.dead"]
+    events = f"{prefix}product-events"
+    assert names == [events, f"{prefix}product-tags", f"{events}.dead", f"{events}.dead.handled"]
     assert all("is missing" in difference for difference in admin.describe(plans))
     assert admin.create(plans) == names
     assert admin.create(plans) == []

@@ -18,6 +18,7 @@ from tagstream.adapters.memory import (
     MemorySource,
     MemoryStore,
     MemoryTagger,
+    MemoryTransactions,
 )
 from tagstream.core.batching import MicroBatchLimits
 from tagstream.core.decode import Decoder
@@ -89,6 +90,7 @@ class Stage:
     inline: bool = True
     limits: WorkerLimits = LIMITS
     partitions: int = 1
+    exactly_once: bool = False
     clock: ManualClock = field(default_factory=ManualClock)
     metrics: MemoryMetrics = field(default_factory=MemoryMetrics)
     images: MemoryImages = field(default_factory=MemoryImages)
@@ -104,15 +106,18 @@ class Stage:
         self.worker = self.new_worker(self.source)
 
     def new_worker(self, source: MemorySource) -> Worker:
+        transactions = MemoryTransactions(self.broker, source) if self.exactly_once else None
         ports = Ports(
             source,
             self.images,
             self.tagger,
             self.store,
             self.publisher,
+            self.store,
             self.metrics,
             self.clock,
             TOPICS,
+            transactions,
         )
         worker = Worker(ports, Decoder(), self.limits, self.executor)
         source.subscribe(worker)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
 
 from tagstream.adapters.memory import MemoryImages, MemoryStore, MemoryTagger
+from tagstream.admission import RateLimit
 from tagstream.api import build_api
 from tagstream.core.errors import Overloaded, TaggingFailed, Unavailable
 from tagstream.core.events import ProductTags, Tag
@@ -22,12 +25,13 @@ KEY = {"Authorization": "Bearer right"}
 
 
 class Api:
-    def __init__(self, api_key: str | None = "right", host: str = "203.0.113.9") -> None:
+    def __init__(self, api_key: str | None = "right", host: str = "203.0.113.9", **bounds: Any) -> None:
         self.tagger = MemoryTagger(TAXONOMY)
         self.store = MemoryStore()
         self.store.initialise()
         self.ready = True
-        app = build_api(self.tagger, self.store, MemoryImages(), self._readiness, api_key)
+        hashes = frozenset({hashlib.sha256(api_key.encode()).hexdigest()} if api_key else ())
+        app = build_api(self.tagger, self.store, MemoryImages(), self._readiness, hashes, **bounds)
         self.client = TestClient(app, client=(host, 1))
 
     async def _readiness(self) -> tuple[bool, dict[str, Any]]:
@@ -116,3 +120,53 @@ def tagged(product_id: str) -> ProductTags:
             "tags": [Tag("colour", "Red", 0.5, "model")],
         }
     )
+
+
+def test_who_asks_too_often_is_told_when_to_come_back() -> None:
+    api = Api(requests_per_s=1)
+    answers = [api.client.get("/v1/products/p/tags", headers=KEY) for _ in range(4)]
+    assert [answer.status_code for answer in answers[:2]] == [404, 404]
+    assert answers[-1].status_code == 429
+    assert int(answers[-1].headers["Retry-After"]) >= 1
+
+
+def test_wrong_keys_are_limited_by_address_and_do_not_use_up_the_right_one_s_share() -> None:
+    api = Api(requests_per_s=1)
+    wrong = [
+        api.client.get("/v1/products/p/tags", headers={"Authorization": f"Bearer {n}"}).status_code
+        for n in range(5)
+    ]
+    assert wrong[:2] == [401, 401]
+    assert wrong[-1] == 429
+    assert api.client.get("/v1/products/p/tags", headers=KEY).status_code == 404
+
+
+def test_a_bucket_fills_again_as_time_passes() -> None:
+    now = [0.0]
+    limit = RateLimit(2.0, lambda: now[0])
+    assert [limit.wait_s("a") for _ in range(5)] == [0, 0, 0, 0, 0.5]
+    assert limit.wait_s("b") == 0
+    now[0] = 0.5
+    assert limit.wait_s("a") == 0
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(chunked: bool) -> None:
+    api = Api(body_max_bytes=1000)
+    read = 0
+
+    def body() -> Iterator[bytes]:
+        nonlocal read
+        for _ in range(100):
+            read += 1
+            yield b"x" * 100
+
+    content = body() if chunked else b"x" * 10_000
+    assert api.client.post("/v1/tag", content=content, headers=KEY).status_code == 413
+
+
+def test_what_json_cannot_say_is_a_clear_refusal(api: Api) -> None:
+    for body in (b'{"title": NaN}', b'{"title": "\\ud800"}', b'{"title": 5}', b"{"):
+        answer = api.client.post("/v1/tag", content=body, headers={**KEY, "Content-Type": "application/json"})
+        assert answer.status_code == 422, body
+        assert "input" not in answer.json()["detail"][0]

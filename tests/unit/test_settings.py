@@ -29,17 +29,25 @@ def test_the_environment_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_secrets_are_hidden_when_printed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TAGSTREAM_KAFKA_CONFIG", '{"sasl.password": "hush"}')
-    monkeypatch.setenv("TAGSTREAM_API_KEY", "hush")
     settings = load_settings()
     assert "hush" not in f"{settings} {settings!r} {settings.model_dump_json()}"
 
 
 def test_a_secret_may_lie_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "key").write_text("from-file\n")
-    monkeypatch.setenv("TAGSTREAM_API_KEY_FILE", str(tmp_path / "key"))
-    api_key = load_settings().api_key
-    assert api_key is not None
-    assert api_key.get_secret_value() == "from-file"
+    monkeypatch.delenv("TAGSTREAM_REDIS_URL")
+    (tmp_path / "url").write_text("redis://:from-file@r:6379/0\n")
+    monkeypatch.setenv("TAGSTREAM_REDIS_URL_FILE", str(tmp_path / "url"))
+    assert load_settings().redis_url.get_secret_value() == "redis://:from-file@r:6379/0"
+
+
+def test_the_api_s_keys_are_given_as_hashes_several_while_they_are_rotated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TAGSTREAM_API_KEY_SHA256", f"{'a' * 64},{'b' * 64}")
+    assert load_settings().api_key_hashes == {"a" * 64, "b" * 64}
+    monkeypatch.setenv("TAGSTREAM_API_KEY_SHA256", "the key itself")
+    with pytest.raises(BadSettings, match="TAGSTREAM_API_KEY_SHA256"):
+        load_settings()
 
 
 def test_the_environment_wins_over_the_toml_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -59,7 +67,7 @@ def test_the_environment_wins_over_the_toml_file(monkeypatch: pytest.MonkeyPatch
         ("DELIVERY", "at_most_once"),
         ("KAFKA_CONFIG", "{broken"),
         ("SETTINGS_FILE", "/does/not/exist.toml"),
-        ("API_KEY_FILE", "/does/not/exist"),
+        ("REDIS_URL_FILE", "/does/not/exist"),
     ],
 )
 def test_a_wrong_setting_is_named_and_its_value_is_not_shown(

@@ -1,0 +1,402 @@
+"""`Transactions`: the twin in memory and the adapter on Apache Kafka. The embedded broker cannot keep the
+contract, and is told apart."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import confluent_kafka as ck
+import pytest
+
+from tagstream.adapters import topics
+from tagstream.adapters.embedded import EmbeddedBroker
+from tagstream.adapters.kafka import KafkaPublisher, KafkaSource
+from tagstream.adapters.memory import (
+    After,
+    MemoryBroker,
+    MemoryPublisher,
+    MemorySource,
+    MemoryTransactions,
+)
+from tagstream.adapters.transactions import KafkaTransactions, hides_aborted_records
+from tagstream.core.errors import TransactionAborted, Unavailable
+from tagstream.core.ports import OutRecord, Publisher, Source, TopicPartition, Transactions
+
+_PATIENCE_S = 60.0
+
+
+class Listener:
+    def __init__(self) -> None:
+        self.assigned: set[TopicPartition] = set()
+        self.when_revoked: Callable[[], None] = lambda: None
+
+    def on_assigned(self, partitions: Any) -> None:
+        self.assigned |= set(partitions)
+
+    def on_revoked(self, partitions: Any) -> None:
+        self.when_revoked()
+        self.assigned -= set(partitions)
+
+    def on_lost(self, partitions: Any) -> None:
+        self.assigned -= set(partitions)
+
+
+def until(is_so: Callable[[], bool], turn: Callable[[], object] = lambda: None) -> None:
+    deadline_s = time.monotonic() + _PATIENCE_S
+    while not is_so():
+        assert time.monotonic() < deadline_s, "it did not come to pass"
+        turn()
+
+
+class Ledger(ABC):
+    """A topic `events` of one partition with a record in it, a topic `tags`, and a group."""
+
+    events: str
+    tags: str
+    publisher: Publisher
+    max_silence_ms: int
+
+    @abstractmethod
+    def member(self) -> tuple[Source, Transactions, Listener]:
+        """A consumer of the group that has not polled yet, and its transactions."""
+
+    @abstractmethod
+    def visible(self) -> list[str]:
+        """What a reader at read_committed sees of `tags`."""
+
+    @abstractmethod
+    def committed(self) -> int:
+        """The group's next offset of `events`; 0 or less if there is none."""
+
+    @abstractmethod
+    def lose_an_answer(self, of: Transactions) -> None:
+        """The next transaction is committed, but `of` does not hear that it was."""
+
+    @abstractmethod
+    def give_up(self, source: Source) -> None:
+        """From now on the group does not hear this member, which must not poll."""
+
+    @property
+    def partition(self) -> TopicPartition:
+        return TopicPartition(self.events, 0)
+
+    def owner(self) -> tuple[Source, Transactions, Listener]:
+        """A member that holds the partition."""
+        source, its_transactions, listener = self.member()
+        until(lambda: self.partition in listener.assigned, lambda: source.poll(10, 0.1))
+        return source, its_transactions, listener
+
+    def out(self, *values: str) -> list[OutRecord]:
+        return [OutRecord(self.tags, b"k", value.encode()) for value in values]
+
+    def shows(self, *values: str, next_offset: int) -> None:
+        until(lambda: (self.visible(), self.committed()) == (list(values), next_offset))
+
+
+class MemoryLedger(Ledger):
+    def __init__(self) -> None:
+        self.events, self.tags = "events", "tags"
+        self.broker = MemoryBroker(partitions=1)
+        self.publisher = MemoryPublisher(self.broker)
+
+    def member(self) -> tuple[Source, Transactions, Listener]:
+        source, listener = MemorySource(self.broker, "group", self.events), Listener()
+        source.subscribe(listener)
+        return source, MemoryTransactions(self.broker, source), listener
+
+    def visible(self) -> list[str]:
+        return [(record.value or b"").decode() for record in self.broker.records(self.tags)]
+
+    def committed(self) -> int:
+        return self.broker.committed.get(("group", self.partition), 0)
+
+    def lose_an_answer(self, of: Transactions) -> None:
+        assert isinstance(of, MemoryTransactions)
+        of.faults.append(After(Unavailable("the answer was lost")))
+
+    def give_up(self, source: Source) -> None:
+        assert isinstance(source, MemorySource)
+        self.broker.evict(source)
+
+
+class KafkaLedger(Ledger):
+    def __init__(self, address: str) -> None:
+        self.address = address
+        name = uuid4().hex
+        self.events, self.tags, self.group = f"events-{name}", f"tags-{name}", f"group-{name}"
+        topics.TopicAdmin(address).create(
+            [topics.TopicPlan(self.events, 1), topics.TopicPlan(self.tags, 1)],
+        )
+        self.publisher = KafkaPublisher(address)
+        self.max_silence_ms = 300_000
+        self._opened: list[Source | Transactions] = []
+
+    def member(self) -> tuple[KafkaSource, KafkaTransactions, Listener]:
+        listener = Listener()
+        source = KafkaSource(
+            self.address,
+            self.group,
+            self.events,
+            session_timeout_ms=6000,
+            client_config={"max.poll.interval.ms": self.max_silence_ms},
+        )
+        its_transactions = KafkaTransactions(self.address, self.group, source)
+        self._opened += [its_transactions, source]
+        source.subscribe(listener)
+        return source, its_transactions, listener
+
+    def visible(self) -> list[str]:
+        return [(record.value or b"").decode() for record in topics.read_all(self.address, self.tags)]
+
+    def committed(self) -> int:
+        asker = ck.Consumer({"bootstrap.servers": self.address, "group.id": self.group, "log_level": 0})
+        (answer,) = asker.committed([ck.TopicPartition(*self.partition)], timeout=10)
+        asker.close()
+        return answer.offset
+
+    def lose_an_answer(self, of: Transactions) -> None:
+        assert isinstance(of, KafkaTransactions)
+        real = of._producer
+
+        class Impatient:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(real, name)
+
+            def commit_transaction(self, timeout: float) -> None:
+                of._producer = real
+                real.commit_transaction(0)  # begins it, and does not wait for the end
+
+        of._producer = Impatient()
+
+    def give_up(self, source: Source) -> None:
+        """It does not poll, which is enough."""
+
+    def close(self) -> None:
+        for part in self._opened:
+            part.close()
+        self.publisher.close()
+
+
+@pytest.fixture
+def kafka(request: pytest.FixtureRequest) -> Iterator[KafkaLedger]:
+    ledger = KafkaLedger(request.getfixturevalue("apache_kafka").address)
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture(params=["memory", "kafka"])
+def ledger(request: pytest.FixtureRequest) -> Ledger:
+    found: Ledger = MemoryLedger() if request.param == "memory" else request.getfixturevalue("kafka")
+    return found
+
+
+def insist(
+    on: Transactions,
+    records: list[OutRecord],
+    offsets: dict[TopicPartition, int],
+    member: Source | None = None,
+) -> list[str]:
+    """Commit until it is done, as a caller does, who polls in between. Returns what went wrong on the way."""
+    troubles: list[str] = []
+    deadline_s = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            on.commit(records, offsets)
+        except Unavailable as error:
+            troubles.append(type(error).__name__)
+            assert time.monotonic() < deadline_s, troubles
+        else:
+            return troubles
+        if member is not None:
+            poll_through_trouble(member)
+
+
+def poll_through_trouble(member: Source) -> None:
+    with contextlib.suppress(Unavailable):  # the broker was just killed
+        member.poll(10, 0.1)
+
+
+def test_records_and_progress_appear_together_and_in_order(ledger: Ledger) -> None:
+    _, mine, _ = ledger.owner()
+    mine.commit(ledger.out("a", "b"), {ledger.partition: 2})
+    mine.commit(ledger.out("c"), {ledger.partition: 3})
+    mine.commit([], {ledger.partition: 5})
+    ledger.shows("a", "b", "c", next_offset=5)
+
+
+def test_a_consumer_that_holds_nothing_yet_commits_nothing(ledger: Ledger) -> None:
+    source, mine, listener = ledger.member()
+    with pytest.raises(TransactionAborted, match="no longer held"):
+        mine.commit(ledger.out("too early"), {ledger.partition: 1})
+    until(lambda: ledger.partition in listener.assigned, lambda: source.poll(10, 0.1))
+    mine.commit(ledger.out("held"), {ledger.partition: 2})
+    ledger.shows("held", next_offset=2)
+
+
+def test_a_zombie_of_an_older_generation_is_refused(ledger: Ledger) -> None:
+    ledger.max_silence_ms = 6000
+    first, its, _ = ledger.owner()
+    ledger.give_up(first)
+    _, mine, _ = ledger.owner()
+    with pytest.raises(TransactionAborted):
+        its.commit(ledger.out("late"), {ledger.partition: 1})
+    mine.commit(ledger.out("in time"), {ledger.partition: 2})
+    ledger.shows("in time", next_offset=2)
+
+
+def test_the_last_transaction_is_taken_while_the_consumer_leaves(ledger: Ledger) -> None:
+    source, mine, listener = ledger.owner()
+    listener.when_revoked = lambda: mine.commit(ledger.out("last"), {ledger.partition: 1})
+    source.close()
+    ledger.shows("last", next_offset=1)
+
+
+def test_a_commit_repeated_because_its_answer_was_lost_shows_no_record_twice(ledger: Ledger) -> None:
+    _, mine, _ = ledger.owner()
+    ledger.lose_an_answer(mine)
+    assert insist(mine, ledger.out("a", "b"), {ledger.partition: 2}) == ["Unavailable"]
+    mine.commit(ledger.out("c"), {ledger.partition: 3})
+    ledger.shows("a", "b", "c", next_offset=3)
+
+
+def test_the_next_owner_goes_on_from_the_transaction(ledger: Ledger) -> None:
+    ledger.publisher.publish([OutRecord(ledger.events, b"k", str(n).encode()) for n in range(3)])
+    first, mine, _ = ledger.owner()
+    mine.commit(ledger.out("a"), {ledger.partition: 2})
+    first.close()
+    second, _, listener = ledger.member()
+    values: list[bytes | None] = []
+    until(lambda: bool(values), lambda: values.extend(record.value for record in second.poll(10, 0.1)))
+    assert values == [b"2"]
+    assert listener.assigned == {ledger.partition}
+
+
+# ---------------------------------------------------------------------- on a real broker only
+
+
+def written(ledger: KafkaLedger) -> list[str]:
+    """What a reader who does not care sees: aborted records, too."""
+    reader = ck.Consumer(
+        {
+            "bootstrap.servers": ledger.address,
+            "group.id": "reader",
+            "isolation.level": "read_uncommitted",
+            "enable.partition.eof": True,
+            "log_level": 0,
+        }
+    )
+    reader.assign([ck.TopicPartition(ledger.tags, 0, ck.OFFSET_BEGINNING)])
+    values: list[str] = []
+    while (message := reader.poll(10)) is not None and message.error() is None:
+        values.append((message.value() or b"").decode())
+    reader.close()
+    assert message is not None, "the broker is silent"
+    return values
+
+
+def test_offsets_of_an_older_generation_are_refused_and_the_records_with_them_hidden(
+    kafka: KafkaLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, its, _ = kafka.owner()
+    assert isinstance(first, KafkaSource)
+    old = first.group_metadata([kafka.partition])
+    first.close()
+    _, mine, _ = kafka.owner()
+    monkeypatch.setattr(first, "group_metadata", lambda _: old)  # as if it had not heard
+    with pytest.raises(TransactionAborted):
+        its.commit(kafka.out("refused"), {kafka.partition: 1})
+    mine.commit(kafka.out("taken"), {kafka.partition: 2})
+    kafka.shows("taken", next_offset=2)
+    assert written(kafka) == ["refused", "taken"], "nothing was hidden: it was not even written"
+
+
+def steal(transactional_id: str, address: str) -> None:
+    """What fences a producer for good: another with its id."""
+    thief = ck.Producer({"bootstrap.servers": address, "transactional.id": transactional_id, "log_level": 0})
+    thief.init_transactions(20)
+
+
+def test_a_producer_that_cannot_go_on_is_replaced(kafka: KafkaLedger) -> None:
+    _, mine, _ = kafka.owner()
+    mine.commit(kafka.out("a"), {kafka.partition: 1})
+    steal(mine._config["transactional.id"], kafka.address)
+    with pytest.raises(TransactionAborted):
+        mine.commit(kafka.out("b"), {kafka.partition: 2})
+    mine.commit(kafka.out("b"), {kafka.partition: 2})
+    kafka.shows("a", "b", next_offset=2)
+
+
+def test_one_that_cannot_go_on_while_a_transaction_is_undecided_shows_no_record_twice(
+    kafka: KafkaLedger,
+) -> None:
+    _, mine, _ = kafka.owner()
+    kafka.lose_an_answer(mine)
+    with pytest.raises(Unavailable, match="not decided"):
+        mine.commit(kafka.out("a"), {kafka.partition: 1})
+    steal(mine._config["transactional.id"], kafka.address)
+    insist(mine, kafka.out("a"), {kafka.partition: 1})
+    insist(mine, kafka.out("b"), {kafka.partition: 2})
+    kafka.shows("a", "b", next_offset=2)
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_when_its_producer_is_gone_the_offsets_tell_how_a_transaction_ended(
+    kafka: KafkaLedger, committed: bool
+) -> None:
+    _, mine, _ = kafka.owner()
+    mine.commit(kafka.out("a"), {kafka.partition: 1})
+    if committed:
+        kafka.lose_an_answer(mine)
+        with pytest.raises(Unavailable, match="not decided"):
+            mine.commit(kafka.out("b"), {kafka.partition: 2})
+        until(lambda: kafka.committed() == 2)
+    mine._next = "look"
+    mine._replace()
+    troubles = insist(mine, kafka.out("b"), {kafka.partition: 2})
+    assert troubles == ([] if committed else ["TransactionAborted"])
+    mine.commit(kafka.out("c"), {kafka.partition: 3})
+    kafka.shows("a", "b", "c", next_offset=3)
+
+
+@pytest.mark.parametrize("in_mid_commit", [True, False])
+def test_a_broker_killed_loses_no_record_and_shows_none_twice(
+    kafka: KafkaLedger, request: pytest.FixtureRequest, in_mid_commit: bool
+) -> None:
+    broker = request.getfixturevalue("apache_kafka")
+    source, mine, _ = kafka.owner()
+    mine.commit(kafka.out("a"), {kafka.partition: 1})
+    if in_mid_commit:
+        kafka.lose_an_answer(mine)
+        with pytest.raises(Unavailable, match="not decided"):
+            mine.commit(kafka.out("b"), {kafka.partition: 2})
+    broker.kill()
+    try:
+        started_s = time.monotonic()
+        with pytest.raises(Unavailable):
+            mine.commit(kafka.out("b"), {kafka.partition: 2})
+        assert time.monotonic() - started_s < 12.0, "a call takes about 10 s at most"
+    finally:
+        broker.restart()
+    insist(mine, kafka.out("b"), {kafka.partition: 2}, source)
+    insist(mine, kafka.out("c"), {kafka.partition: 3}, source)
+    kafka.shows("a", "b", "c", next_offset=3)
+
+
+def test_apache_kafka_hides_aborted_records_and_the_embedded_broker_shows_them(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    with EmbeddedBroker(tmp_path) as embedded:
+        assert not hides_aborted_records(embedded.address, "probe")
+        assert not hides_aborted_records(embedded.address, "probe"), "the topic is there already"
+        gone = embedded.address
+    with pytest.raises(Unavailable, match="could not be asked"):
+        hides_aborted_records(gone, "probe", timeout_s=1.0)
+    apache = request.getfixturevalue("apache_kafka").address
+    assert hides_aborted_records(apache, "probe")
+    assert hides_aborted_records(apache, "probe")

@@ -1,0 +1,53 @@
+"""An event that kills the tagger's process is a dead letter; its neighbours are tagged."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from stage import Stage, event, headers
+
+from tagstream.core.errors import ReplicaDied
+
+
+def test_an_event_that_kills_replicas_is_isolated_after_two_deaths() -> None:
+    stage = Stage()
+    stage.tagger.killers = {"killer"}
+    for n in range(4):
+        stage.send(f"p{n}", event(f"p{n}", title="killer" if n == 2 else "fine"))
+    stage.turn()
+    assert stage.books == {"consumed": 4, "tagged": 3, "dead_lettered": 1}
+    assert [letter.key for letter in stage.dead] == [b"p2"]
+    assert headers(stage.dead[0])["__connect.errors.stage"] == "tag"
+    assert "kills" in headers(stage.dead[0])["__connect.errors.exception.message"]
+    assert (stage.tagger.deaths, stage.tagger.isolated_deaths) == (2, 1)
+    assert stage.committed == 4
+    assert stage.worker.status().ready
+
+
+def test_a_replica_that_died_of_something_else_costs_nothing() -> None:
+    stage = Stage()
+    stage.tagger.faults.append(ReplicaDied("a node went"))
+    stage.send("p1", event("p1"))
+    stage.turn()
+    assert stage.books == {"consumed": 1, "tagged": 1}
+
+
+def test_an_innocent_event_in_isolation_is_tagged() -> None:
+    stage = Stage()
+    stage.tagger.faults.extend([ReplicaDied("one"), ReplicaDied("two")])
+    for n in range(3):
+        stage.send(f"p{n}", event(f"p{n}"))
+    stage.turn()
+    assert stage.books == {"consumed": 3, "tagged": 3}
+    assert stage.dead == []
+
+
+def test_an_event_on_which_the_model_raises_in_isolation_is_a_dead_letter() -> None:
+    stage = Stage()
+    stage.tagger.poison = {"raises"}
+    stage.tagger.faults.extend([ReplicaDied("one"), ReplicaDied("two")])
+    stage.send("p1", event("p1", title="raises"))
+    stage.turn()
+    assert stage.books == {"consumed": 1, "dead_lettered": 1}
