@@ -31,6 +31,7 @@ from tagstream.demo import run_demo
 from tagstream.local import Stack, create_topics, local_stack, topic_admin, topic_plans
 from tagstream.runs import last_run, note_run
 from tagstream.settings import load_settings
+from tagstream.verify import run_verify
 from tagstream.wiring import build_publisher, build_store
 
 app = typer.Typer(
@@ -227,6 +228,33 @@ def lag(as_json: AsJson = False) -> None:
     finally:
         watch.close()
     _print_rows(rows, as_json)
+
+
+@app.command()
+def resume() -> None:
+    """Let consumers go on that halted because too many events failed."""
+    store = build_store(load_settings())
+    reason = store.halted()
+    resumed = store.resume()
+    store.close()
+    console.print(f"resumed; it was halted by {reason}" if resumed else "nothing is halted")
+
+
+@app.command()
+def verify(
+    repair: Annotated[bool, typer.Option(help="Publish or restore what stands where they differ.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Compare the tag topic with the store, product by product; exit 1 if they differ."""
+    with console.status("comparing") as status:
+        report = run_verify(load_settings(), repair=repair, tell=status.update)
+    if as_json:
+        print(json.dumps(asdict(report), ensure_ascii=False))
+    else:
+        for sentence in report.sentences():
+            console.print(sentence, soft_wrap=True, highlight=False)
+    if report.differences:
+        raise typer.Exit(1)
 
 
 @app.command("api-key")

@@ -30,6 +30,7 @@ from tagstream.core.ports import (
     Record,
     Scores,
     Standing,
+    StoreVerdict,
     TopicPartition,
     Write,
 )
@@ -359,8 +360,9 @@ class MemoryStore:
                 return _as_standing("same", old, revision)
         if write.deleted:
             write = replace(write, product=write.product.model_copy(update={"tags": ()}))
-        self._standing[write.product.product_id] = (write, revision + 1)
-        return _as_standing("applied", write, revision + 1)
+        revision = revision + 1 if write.revision is None else max(write.revision, revision)
+        self._standing[write.product.product_id] = (write, revision)
+        return _as_standing("applied", write, revision)
 
 
 def _place(write: Write) -> tuple[int, int]:
@@ -371,9 +373,9 @@ def _tagging(write: Write) -> tuple[int, bool]:
     return write.product.model_generation, write.product.image == "used"
 
 
-def _as_standing(verdict: str, write: Write, revision: int) -> Standing:
+def _as_standing(verdict: StoreVerdict, write: Write, revision: int) -> Standing:
     product = write.product.model_copy(update={"revision": revision})
-    return Standing("applied" if verdict == "applied" else "same", product, write.deleted)
+    return Standing(verdict, product, write.deleted, write.source_offset)
 
 
 class MemoryImages:

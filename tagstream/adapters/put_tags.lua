@@ -6,21 +6,30 @@
 --                                             was emptied: writes are refused, so that a lost store is
 --                                             refilled instead of being taken for a new one.
 --                                             products, entries: how many there are in this shard
+--                                             rebuilding ("1"): it is being refilled, and takes only writes
+--                                             that bring their revision
 --   tagstream:{NN}:product:<id>        hash   event_version source_offset model_generation image deleted
 --                                             tags (JSON) schema_version model_version taxonomy_version
 --                                             tagged_at revision updated_at_ms (the store's own clock)
 --                                             deleted = "1": a marker without tags, which expires
 --   tagstream:{NN}:tag:<group>=<value> zset   product_id -> score, of every product that has this tag now
 --
+--   tagstream:halted                   hash   reason at_ms. While it is there, every consumer stands still
+--
 -- KEYS  1 meta  2 product
 -- ARGV  1 event_version  2 source_offset  3 model_generation  4 image  5 deleted (0|1)  6 tags (JSON)
 --       7 schema_version  8 model_version  9 taxonomy_version  10 tagged_at
 --       11 product_id  12 what stands before "product:" in KEYS[2]  13 seconds that a marker lives
+--       14 the revision of a write that refills the store, else 0
 -- Reply "stale" | {"applied", revision} | {"same", field, value, ...}
 --
 -- Versions are integers below 2^53, so Lua's numbers compare them exactly; they are stored as they came.
 
+local restored = tonumber(ARGV[14])
 local layout = redis.call('HGET', KEYS[1], 'layout')
+if not layout and restored > 0 and redis.call('HGET', KEYS[1], 'rebuilding') then
+    layout = '1'
+end
 if not layout then
     return redis.error_reply('UNINITIALISED ' .. KEYS[1] .. ' is missing')
 elseif layout ~= '1' then
@@ -80,5 +89,10 @@ if is_deleted then
     redis.call('EXPIRE', KEYS[2], ARGV[13])
 else
     redis.call('PERSIST', KEYS[2])
+end
+if restored > 0 then
+    local revision = math.max(restored, tonumber(redis.call('HGET', KEYS[2], 'revision') or '0'))
+    redis.call('HSET', KEYS[2], 'revision', string.format('%.0f', revision))
+    return {'applied', revision}
 end
 return {'applied', redis.call('HINCRBY', KEYS[2], 'revision', 1)}

@@ -132,6 +132,33 @@ class RedisStore:
         products, entries = (sum(int(count or 0) for count in column) for column in zip(*counts, strict=True))
         return products, entries
 
+    def product_ids(self) -> Iterator[str]:
+        """Every product that is known, deleted ones included; one may come twice. Raises Unavailable."""
+        start = f"{self._prefix}{{"
+        with _unavailable():
+            for key in self._redis.scan_iter(f"{self._prefix}{{*}}:product:*", count=1000):
+                yield key.decode().removeprefix(start).split("}:product:", 1)[1]
+
+    def begin_rebuild(self) -> None:
+        """Let writes with a revision in, and no others, until `end_rebuild`. Harmless when repeated.
+
+        Raises:
+            BadSettings: the store was not emptied: it has its layout marks.
+            Unavailable: it does not answer.
+        """
+        with _unavailable():
+            marks = self._read([("HMGET", self._meta_key(shard), "layout", "rebuilding") for shard in SHARDS])
+            # One that was interrupted at its very end has both kinds of shards.
+            if any(layout for layout, _ in marks) and not any(rebuilding for _, rebuilding in marks):
+                raise BadSettings("the store is initialised: `tagstream verify --repair` mends what differs")
+            self._read([("HSET", self._meta_key(shard), "rebuilding", 1) for shard in SHARDS])
+
+    def end_rebuild(self) -> None:
+        """Let the consumers write again."""
+        self.initialise()
+        with _unavailable():
+            self._read([("HDEL", self._meta_key(shard), "rebuilding") for shard in SHARDS])
+
     def halt(self, reason: str) -> None:
         at_ms = time.time_ns() // 1_000_000
         with _unavailable():
@@ -194,6 +221,7 @@ class RedisStore:
             product.product_id,
             shard,
             self._delete_marker_ttl_s,
+            write.revision or 0,
         )
 
     def _pipelined(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
@@ -227,7 +255,8 @@ def _standing(write: Write, reply: Any) -> Standing:
         return Standing("stale", None)
     if reply[0] == b"applied":
         counted = {"revision": reply[1], "tags": ()} if write.deleted else {"revision": reply[1]}
-        return Standing("applied", write.product.model_copy(update=counted), write.deleted)
+        product = write.product.model_copy(update=counted)
+        return Standing("applied", product, write.deleted, write.source_offset)
     return _from_hash(write.product.product_id, dict(_pairs(reply[1:])))
 
 
@@ -239,7 +268,7 @@ def _from_hash(product_id: str, fields: dict[bytes, bytes]) -> Standing:
             **{name: fields[name.encode()].decode() for name in _PLAIN_FIELDS},
         }
     )
-    return Standing("same", product, fields[b"deleted"] == b"1")
+    return Standing("same", product, fields[b"deleted"] == b"1", int(fields[b"source_offset"]))
 
 
 def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, Literal
 from uuid import uuid4
 
@@ -85,9 +87,10 @@ class KafkaTransactions:
             waiting = self._producer.flush(_left_s(deadline_s))
             if waiting:
                 raise TimeoutError(f"{waiting} of {len(records)} records are not acknowledged")
-            self._producer.send_offsets_to_transaction(offsets, group, _left_s(deadline_s))
+            send = partial(self._producer.send_offsets_to_transaction, offsets, group, _left_s(deadline_s))
+            _within(deadline_s, send)
         except TimeoutError as error:
-            # Not aborted: librdkafka may do so without the broker, and then hangs in the next transaction.
+            # Not aborted: the call that hangs is the only one that this producer allows.
             self._replace()
             raise TransactionAborted(f"a transaction was given up: {error}") from error
         except ck.KafkaException as error:
@@ -256,6 +259,28 @@ def _transactional(
 def _may_still_work(error: ck.KafkaException) -> bool:
     problem = error.args[0]
     return bool(problem.retriable() or problem.code() == _KAFKA._TIMED_OUT) and not problem.fatal()
+
+
+def _within(deadline_s: float, call: Callable[[], object]) -> None:
+    """Make the call on a thread that is left alone at the deadline: librdkafka ignores the timeout of
+    send_offsets_to_transaction while the group's coordinator is down (its issues 5456 and 5511).
+
+    Raises TimeoutError, or what the call raises."""
+    raised: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            call()
+        except BaseException as error:
+            raised.append(error)
+
+    caller = threading.Thread(target=run, name="send-offsets", daemon=True)
+    caller.start()
+    caller.join(_left_s(deadline_s) + 0.5)
+    if caller.is_alive():
+        raise TimeoutError("the group's coordinator does not answer")
+    if raised:
+        raise raised[0]
 
 
 def _left_s(deadline_s: float) -> float:

@@ -18,7 +18,7 @@ from tagstream.core.ports import Header, OutRecord, Record, Standing
 from tagstream.core.replay import REPLAY_PREFIX
 
 _OWN_PREFIXES = ("__connect.errors.", "tagstream.")
-_TAG_HEADERS = ("event_id", "revision", "event_version", "model_generation")
+_TAG_HEADERS = ("event_id", "revision", "event_version", "source_offset", "model_generation")
 #: Of a source's own headers this much travels on to the tag topic, whose records are small.
 _PASSED_ON_MAX_BYTES = 64 * 2**10
 #: A larger value does not fit into a dead letter beside its headers.
@@ -33,6 +33,7 @@ def tag_record(topic: str, standing: Standing, event_id: str = "", source: Recor
     own: tuple[Header, ...] = (
         ("revision", b"%d" % product.revision),
         ("event_version", b"%d" % product.event_version),
+        ("source_offset", b"%d" % standing.source_offset),
         ("model_generation", b"%d" % product.model_generation),
     )
     if event_id:

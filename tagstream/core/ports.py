@@ -195,11 +195,13 @@ StoreVerdict = Literal["applied", "same", "stale"]
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One product's new state. `product.revision` is ignored: the store counts. `deleted` drops its tags."""
+    """One product's new state. `product.revision` is ignored: the store counts. `deleted` drops its tags.
+    `revision` is for a store that is refilled: the number goes on from there."""
 
     product: ProductTags
     source_offset: int
     deleted: bool = False
+    revision: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +211,7 @@ class Standing:
     verdict: StoreVerdict
     product: ProductTags | None
     deleted: bool = False
+    source_offset: int = 0
 
 
 class TagStore(Protocol):
@@ -220,6 +223,8 @@ class TagStore(Protocol):
         - `applied` if (event_version, source_offset, model_generation, picture used) is newer;
         - `same` if (event_version, source_offset) is equal and the rest is not newer: it was done before;
         - `stale` if (event_version, source_offset) is older.
+
+        One with a `revision` is applied with the higher of it and the present one.
 
         Raises:
             StoreNotInitialised: the shard has no layout mark.

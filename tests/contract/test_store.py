@@ -202,6 +202,37 @@ def test_nothing_put_is_nothing(ready: TagStore) -> None:
     assert ready.get([]) == []
 
 
+def revision(store: TagStore) -> int:
+    product = standing(store).product
+    assert product is not None
+    return product.revision
+
+
+def test_a_write_that_restores_brings_its_revision_and_never_lowers_one(ready: TagStore) -> None:
+    put(ready, replace(write(event_version=3), revision=7))
+    assert revision(ready) == 7
+    put(ready, replace(write(event_version=4), revision=2))
+    assert revision(ready) == 7
+    put(ready, write(event_version=5))
+    assert revision(ready) == 8
+    assert put(ready, replace(write(event_version=2), revision=9)) == ["stale"]
+
+
+def test_what_stands_tells_the_offset_that_decided(ready: TagStore) -> None:
+    [applied] = ready.put([write(event_version=3, offset=41)])
+    assert applied.source_offset == standing(ready).source_offset == 41
+
+
+def test_the_first_reason_to_halt_stays_until_somebody_resumes(store: TagStore) -> None:
+    assert store.halted() == ""
+    store.halt("6 dead letters in a row")
+    store.halt("another reason")
+    assert store.halted() == "6 dead letters in a row"
+    assert store.resume()
+    assert not store.resume()
+    assert store.halted() == ""
+
+
 def random_writes(rng: random.Random, count: int) -> list[Write]:
     groups = [("g", value) for value in "abcde"] + [("h", value) for value in "xyz"]
     images: list[ImageUse] = ["used", "none", "unavailable", "unusable"]

@@ -31,6 +31,7 @@ def test_an_event_is_stored_published_and_then_committed() -> None:
         "event_id": "p1-1",
         "revision": "1",
         "event_version": "1",
+        "source_offset": "0",
         "model_generation": "1",
         "traceparent": "00-abc",
     }
