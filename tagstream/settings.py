@@ -11,7 +11,7 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -117,6 +117,15 @@ class Settings(BaseSettings):
             host, _, port = server.strip().rpartition(":")
             if not host or not port.isdigit():
                 raise ValueError(f"{server!r} is not host:port")
+        return value
+
+    @field_validator("dead_letters_max_run")
+    @classmethod
+    def _holds_a_micro_batch(cls, value: int, info: ValidationInfo) -> int:
+        if value < info.data.get("micro_batch_max_events", 0):
+            raise ValueError(
+                "must not be below micro_batch_max_events: one micro-batch would halt every resume"
+            )
         return value
 
     @field_validator("redis_url")

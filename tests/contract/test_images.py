@@ -267,6 +267,20 @@ def test_private_addresses_are_blocked_also_behind_a_redirect(server: _Server) -
     strict.close()
 
 
+def test_only_allowed_hosts_are_connected_to_redirects_included(server: _Server) -> None:
+    images = HttpImages(timeout_s=1.0, allow_private=True, allow_hosts=["127.0.0.1", "*.example.com"])
+    assert fetch(images, f"{server.url}/picture").use == "used"
+    port = server.server_address[1]
+    seen = server.requests.total()
+    for host in ("localhost", "example.com", "evil-example.com", "127.0.0.1.nip.io"):
+        picture = fetch(images, f"http://{host}:{port}/picture")
+        assert (picture.use, picture.reason) == ("unusable", "its host is not among the allowed ones"), host
+    assert server.requests.total() == seen
+    assert "allowed" not in fetch(images, f"http://a.EXAMPLE.com:{port}/picture").reason
+    assert fetch(images, f"{server.url}/elsewhere").reason == "its host is not among the allowed ones"
+    images.close()
+
+
 def test_a_redirect_is_checked_like_the_first_url(server: _Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here the test server's address counts as public, and nothing else does."""
     monkeypatch.setattr("tagstream.adapters.images._is_public", lambda address: address == "127.0.0.1")

@@ -131,7 +131,14 @@ def test_replay_headers_do_not_travel_to_the_tag_topic() -> None:
         tags=(),
     )
     out = tag_record("tags", Standing("applied", tags), "e1", record((OFFSET, b"12"), ("own", b"1")))
-    assert dict(out.headers).keys() == {"own", "event_id", "revision", "event_version", "model_generation"}
+    assert dict(out.headers).keys() == {
+        "own",
+        "event_id",
+        "revision",
+        "event_version",
+        "source_offset",
+        "model_generation",
+    }
 
 
 def test_a_filter_matches_all_that_it_says() -> None:
