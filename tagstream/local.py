@@ -22,7 +22,7 @@ from tagstream.adapters.embedded import EmbeddedBroker, EmbeddedStore
 from tagstream.adapters.topics import TopicAdmin, TopicPlan, read_plans
 from tagstream.core.errors import BadSettings, Unavailable
 from tagstream.settings import Settings, load_settings
-from tagstream.wiring import build_store
+from tagstream.wiring import build_store, check_delivery
 
 APP = "tagstream"
 _DEPLOY_TIMEOUT_S = 180.0
@@ -100,6 +100,7 @@ def local_stack(
 def reach(settings: Settings) -> None:
     """Raises Unavailable, in seconds and in one line, if Kafka or the store do not answer."""
     topic_admin(settings).partitions()
+    check_delivery(settings)
     store = build_store(settings)
     try:
         store.get(["tagstream-probe"])

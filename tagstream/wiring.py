@@ -15,7 +15,7 @@ from tagstream.adapters.registry import BUNDLED, Registry
 from tagstream.adapters.store import RedisStore
 from tagstream.adapters.transactions import KafkaTransactions, hides_aborted_records
 from tagstream.champion import Champion
-from tagstream.core.errors import BadSettings
+from tagstream.core.errors import BadSettings, Unavailable
 from tagstream.core.metrics import Metric
 from tagstream.core.ports import Images, Metrics, Ports, Publisher, Tagger, Transactions
 from tagstream.settings import Settings, load_settings
@@ -25,6 +25,7 @@ log = logging.getLogger("tagstream.stream")
 
 #: A loop that has not turned for so long is stuck: it polls at least every second.
 _STUCK_AFTER_S = 120.0
+_DELIVERY_CHECK_INTERVAL_S = 2.0
 
 
 class NoMetrics:
@@ -191,8 +192,20 @@ class Stream:
             self._failure = error
             log.exception("the worker has failed")
 
+    def _wait_for_delivery(self) -> None:
+        """A broker that is away is waited for; one that cannot keep the promise raises BadSettings."""
+        while not self._closing.is_set():
+            try:
+                check_delivery(self._settings)
+            except Unavailable as error:
+                log.warning("waiting for the broker: %s", error)
+                self._closing.wait(_DELIVERY_CHECK_INTERVAL_S)
+            else:
+                return
+
     def _work(self) -> None:
         settings = self._settings
+        self._wait_for_delivery()
         images, store = build_images(settings), build_store(settings)
         publisher = build_publisher(settings)
         given_up = threading.Event()

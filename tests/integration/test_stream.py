@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from uuid import uuid4
 
 import pytest
 
+from tagstream.adapters.apache import ApacheBroker
 from tagstream.adapters.lag import GroupWatch
 from tagstream.adapters.memory import MemoryMetrics, MemoryTagger
 from tagstream.adapters.topics import read_all
@@ -15,12 +17,12 @@ from tagstream.audit import Audit, expect
 from tagstream.catalogue.drawn import events, history
 from tagstream.catalogue.malformed import malformed
 from tagstream.catalogue.records import KeyValue, encode
-from tagstream.core.errors import Unavailable
+from tagstream.core.errors import BadSettings, Unavailable
 from tagstream.core.ports import MicroBatch, OutRecord, Scores
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.local import create_topics
 from tagstream.settings import Settings
-from tagstream.wiring import Stream, build_publisher
+from tagstream.wiring import Stream, build_publisher, check_delivery
 
 TAXONOMY = Taxonomy.model_validate(
     {
@@ -52,7 +54,7 @@ def settings(broker: str, valkey_url: str) -> Settings:
 def start(settings: Settings) -> Iterator[Callable[..., Stream]]:
     streams: list[Stream] = []
 
-    def make(tagger: MemoryTagger | None = None, **changed: object) -> Stream:
+    def make(tagger: MemoryTagger | None = None, settings: Settings = settings, **changed: object) -> Stream:
         stream = Stream(
             settings.model_copy(update=changed), tagger or MemoryTagger(TAXONOMY), MemoryMetrics()
         )
@@ -193,3 +195,35 @@ def test_the_lag_seen_from_outside_falls_to_nothing(settings: Settings, start: C
     wait_committed(settings, len(sent), start())
     assert sum(partition.lag for partition in watch.progress()) == 0
     watch.close()
+
+
+def test_a_broker_that_shows_aborted_records_is_refused_for_exactly_once(settings: Settings) -> None:
+    with pytest.raises(BadSettings, match="TAGSTREAM_DELIVERY: exactly_once needs a broker"):
+        check_delivery(settings.model_copy(update={"delivery": "exactly_once"}))
+    check_delivery(settings)
+
+
+def test_exactly_once_readers_see_each_revision_once(
+    apache_kafka: ApacheBroker, valkey_url: str, start: Callable[..., Stream]
+) -> None:
+    made = Settings(
+        kafka_bootstrap_servers=apache_kafka.address,
+        redis_url=valkey_url,
+        prefix=f"it-{uuid4().hex[:8]}-",
+        session_timeout_s=6,
+        commit_interval_s=0.1,
+        delivery="exactly_once",
+    )
+    create_topics(made, partitions=4)
+    check_delivery(made)
+    sent = [encode(event) for event in history()]
+    sent += [KeyValue(bad.key, bad.value) for bad in malformed(20_000_000)]
+    publish(made, sent)
+    stream = start(settings=made)
+    wait_committed(made, len(sent), stream)
+    assert Audit(made).run(expect(sent), books(stream)) == []
+    seen = Counter(
+        (record.key, dict(record.headers)["revision"])
+        for record in read_all(made.kafka_bootstrap_servers, made.topics.tags)
+    )
+    assert max(seen.values()) == 1
