@@ -15,7 +15,7 @@ from tagstream.adapters.registry import BUNDLED, Registry
 from tagstream.adapters.store import RedisStore
 from tagstream.adapters.transactions import KafkaTransactions, hides_aborted_records
 from tagstream.champion import Champion
-from tagstream.core.errors import BadSettings, Unavailable
+from tagstream.core.errors import BadSettings, StartOver, Unavailable
 from tagstream.core.metrics import Metric
 from tagstream.core.ports import Images, Metrics, Ports, Publisher, Tagger, Transactions
 from tagstream.settings import Settings, load_settings
@@ -187,7 +187,13 @@ class Stream:
 
     def _run(self) -> None:
         try:
-            self._work()
+            while True:
+                try:
+                    self._work()
+                except StartOver as error:
+                    log.warning("the worker starts over: %s", error)
+                else:
+                    return
         except BaseException as error:
             self._failure = error
             log.exception("the worker has failed")

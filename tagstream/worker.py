@@ -43,6 +43,8 @@ from tagstream.core.errors import (
     InvalidEvent,
     Overloaded,
     ReplicaDied,
+    StartOver,
+    StoreNotInitialised,
     TaggingFailed,
     TooManyDeadLetters,
     TransactionAborted,
@@ -136,6 +138,7 @@ class Worker:
         self._halted = ""
         self._halt_unsaid = False
         self._transaction: _Transaction | None = None
+        self._store_emptied = False
         self._healer = Healer(ports.store, ports.publisher, ports.topics.tags)
 
         self._deciders: dict[str, Decider] = {}
@@ -179,6 +182,7 @@ class Worker:
         """One round of the loop."""
         self._heartbeat_s = self._ports.clock.monotonic_s()
         self._obey()
+        self._give_up_what_the_store_forgot()
         self._admit(self._poll())
         self._submit()
         self._settle(timeout_s=0)
@@ -211,6 +215,18 @@ class Worker:
             self._trouble("halt", TooManyDeadLetters(f"{reason}; mend the cause, then `tagstream resume`"))
         else:
             self._troubles.pop("halt", None)
+
+    def _give_up_what_the_store_forgot(self) -> None:
+        """Exactly once, results wait for those before them. A store that is emptied meanwhile is rebuilt
+        from a topic that does not have them yet, and would count their revisions again."""
+        emptied, self._store_emptied = self._store_emptied, False
+        if (
+            emptied
+            and self._ports.transactions is not None
+            and any(tracker.holds_outputs for tracker in self._trackers.values())
+        ):
+            self._epochs.clear()  # whatever is in flight is let go
+            raise StartOver("the store was emptied under results that wait for their transaction")
 
     def _poll(self) -> list[Record]:
         """Step 1, as far as there is room."""
@@ -554,6 +570,7 @@ class Worker:
                 if deaths >= deaths_allowed:
                     raise
                 self._trouble(step, error)
+                self._store_emptied |= isinstance(error, StoreNotInitialised)
                 self._ports.metrics.add(Metric.RETRIES, step=step)
                 self._ports.clock.wait(self._limits.backoff.delay_s(attempt, self._rng))
                 if not self._held(entries):

@@ -8,6 +8,7 @@ TagstreamError
     TransactionAborted    nothing of it can be seen: it is sent again
   Overloaded            not a failure: slow down and try again
   TaggingFailed         the model raised on these events: halved until the guilty one is a dead letter
+  StartOver             the worker is made anew and reads from the last commit
   TooManyDeadLetters    every consumer halts, nothing is lost, until `tagstream resume`
   IncompatibleModel     the model version is refused, the champion stays
   BadSettings           nothing is started
@@ -49,6 +50,11 @@ class ReplicaDied(Unavailable):
 class TransactionAborted(Unavailable):
     """The broker rolled a transaction back: no reader at read_committed sees any of it. It is sent again
     for the partitions that are still held."""
+
+
+class StartOver(TagstreamError):
+    """What the worker holds does not fit the store any more. It is made anew, and nothing is lost: it reads
+    from the last commit."""
 
 
 class Overloaded(TagstreamError):

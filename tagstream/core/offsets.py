@@ -57,6 +57,10 @@ class OffsetTracker:
         """What belongs to the offsets before `committable`, in their order."""
         return [output for _, output in self._waiting]
 
+    @property
+    def holds_outputs(self) -> bool:
+        return bool(self._outputs or self._waiting)
+
     def committed(self, next_offset: int) -> None:
         while self._waiting and self._waiting[0][0] < next_offset:
             self._waiting.popleft()

@@ -112,7 +112,7 @@ def store_emptied(cell: Cell) -> None:
         shutil.rmtree(path)
     store.restart()
     cell.wait_until(
-        lambda: any("layout mark" in consumer.state().get("reason", "") for consumer in cell.living()),
+        lambda: any("StoreNotInitialised" in one.state().get("reason", "") for one in cell.living()),
         "a consumer says that the store is not initialised",
     )
     done = subprocess.run(

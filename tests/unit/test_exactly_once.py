@@ -12,7 +12,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from stage import Stage, event, headers
 
 from tagstream.adapters.memory import After, MemorySource, MemoryTransactions
-from tagstream.core.errors import TransactionAborted, Unavailable
+from tagstream.core.errors import StartOver, TransactionAborted, Unavailable
 
 
 def transactions(stage: Stage) -> MemoryTransactions:
@@ -106,3 +106,32 @@ def test_a_commit_that_succeeded_unheard_is_not_sent_twice() -> None:
     stage.turn(20)
     assert seen(stage) == {(b"p1", "1"): 1}
     assert stage.committed == 1
+
+
+def test_results_that_wait_while_the_store_is_emptied_are_made_anew() -> None:
+    stage = Stage(inline=False, exactly_once=True)
+    for n in range(8):  # two micro-batches; the second is stored first, and waits
+        stage.send(f"p{n}", event(f"p{n}"))
+    stage.turn(3)
+    stage.executor.step(1)
+    stage.turn(3)
+    stage.store.empty()
+
+    def retry(timeout_s: float) -> bool:  # the loop sees it; then the store is rebuilt, from a topic
+        with pytest.raises(StartOver):  # that has nothing yet
+            stage.worker.turn()
+        stage.store.initialise()
+        stage.clock.wait = wait  # type: ignore[method-assign]
+        return False
+
+    wait, stage.clock.wait = stage.clock.wait, retry  # type: ignore[method-assign]
+    stage.executor.step()
+    stage.source.close()
+    other = stage.new_worker(MemorySource(stage.broker, "g", "product-events"))
+    stage.executor.inline = True
+    for _ in range(12):
+        other.turn()
+        stage.clock.advance(0.3)
+    assert seen(stage) == {(b"p%d" % n, "1"): 1 for n in range(8)}
+    assert all(stage.standing(f"p{n}") for n in range(8))
+    assert stage.committed == 8
