@@ -129,10 +129,11 @@ def build_champion(settings: Settings, metrics: Metrics) -> Champion:
 
 
 def build_isolated_tagger() -> Champion:
-    """The champion as it stands now, loaded in the calling process, for events that may kill it."""
+    """The champion in the calling process, for events that may kill it; it follows promotions."""
     settings = load_settings()
     champion = build_champion(settings, NoMetrics())
-    champion.follow()
+    champion.follow()  # loads it, or raises
+    champion.start()
     return champion
 
 

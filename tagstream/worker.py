@@ -135,8 +135,8 @@ class Worker:
         self._held_bytes = 0
         self._backpressure = Backpressure(limits.pause_after_s)
         self._guard = DeadLetterGuard(limits.dead_letters)
-        self._halted = ""
-        self._halt_unsaid = False
+        self._halted = "the store has not said yet whether the stream is halted"
+        self._halt_to_say = ""
         self._transaction: _Transaction | None = None
         self._store_emptied = False
         self._healer = Healer(ports.store, ports.publisher, ports.topics.tags)
@@ -196,19 +196,18 @@ class Worker:
     def _obey(self) -> None:
         """Look at the switch that halts every consumer, and throw it when too much has failed here."""
         now_s = self._ports.clock.monotonic_s()
-        if not self._halt_unsaid and now_s - self._obeyed_s < self._limits.commit_interval_s:
+        if not self._halt_to_say and now_s - self._obeyed_s < self._limits.commit_interval_s:
             return
         self._obeyed_s = now_s
         try:
-            if self._halt_unsaid:
-                self._ports.halts.halt(self._halted)
-                self._halt_unsaid = False
+            if to_say := self._halt_to_say:
+                self._ports.halts.halt(to_say)
+                self._halt_to_say = ""
             reason = self._ports.halts.halted()
         except Unavailable as error:
             self._trouble("halt", error)
             return
         if self._halted and not reason:
-            log.info("resumed")
             self._guard.reset()
         self._halted = reason
         if reason:
@@ -253,7 +252,7 @@ class Worker:
         return records
 
     def _load(self) -> float:
-        if self._halted:
+        if self._halted or self._halt_to_say:
             return math.inf
         return max(
             self._uncommitted() / self._limits.max_uncommitted_events,
@@ -295,7 +294,7 @@ class Worker:
         self._batcher.add(entry, entry.size_bytes, self._ports.clock.monotonic_s())
 
     def _submit(self) -> None:
-        while not self._halted and len(self._in_flight) < self._limits.max_in_flight:
+        while not (self._halted or self._halt_to_say) and len(self._in_flight) < self._limits.max_in_flight:
             if self._batcher.due_in_s(self._ports.clock.monotonic_s()) != 0:
                 return
             entries = self._batcher.take()
@@ -429,7 +428,7 @@ class Worker:
             log.info("micro-batch let go: its partitions have a new owner", extra={"events": len(entries)})
         except TooManyDeadLetters as error:
             log.error("halted: %s", error)
-            self._halted, self._halt_unsaid = self._halted or str(error), True
+            self._halt_to_say = str(error)
 
     def _fetch(self, entries: list[Entry]) -> None:
         """Step 4."""

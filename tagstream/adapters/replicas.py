@@ -64,10 +64,9 @@ class ReplicaTagger:
             raise Unavailable("this tagger has no process of its own to isolate events in")
         with self._actor_lock:
             if self._actor is None:
-                # Never restarted by itself, and no share of the CPUs that are planned: it is rarely there.
-                self._actor = ray.remote(num_cpus=0, max_restarts=0)(_IsolatedActor).remote(self._isolated)
+                self._actor = _started(self._isolated)
             try:
-                answer = ray.get(self._actor.tag.remote(batch), timeout=_ISOLATED_START_TIMEOUT_S)
+                answer = ray.get(self._actor.tag.remote(batch), timeout=self._timeout_s)
             except _DEATHS as error:
                 self._actor = None
                 raise ReplicaDied(f"the process of its own died: {type(error).__name__}") from error
@@ -75,7 +74,7 @@ class ReplicaTagger:
                 ray.kill(self._actor)
                 self._actor = None
                 raise ReplicaDied(
-                    f"the process of its own gave no answer in {_ISOLATED_START_TIMEOUT_S:g} s"
+                    f"the process of its own gave no answer in {self._timeout_s:g} s"
                 ) from error
             except ray.exceptions.RayError as error:
                 self._actor = None
@@ -89,7 +88,10 @@ class ReplicaTagger:
         return Taxonomy.model_validate_json(str(self._call("taxonomy", model_version)))
 
     def _call(self, method: str, argument: object) -> object:
-        response = getattr(self._handle, method).remote(argument)
+        try:
+            response = getattr(self._handle, method).remote(argument)
+        except Exception as error:
+            raise Unavailable(f"the tagger's replicas are not known: {type(error).__name__}") from error
         try:
             answer = response.result(timeout_s=self._timeout_s)
         except TimeoutError as error:
@@ -111,17 +113,34 @@ class ReplicaTagger:
         return answer
 
 
+def _started(make: Callable[[], Isolated]) -> Any:
+    """The actor, its model loaded: what fails until then is no event's fault. Raises Unavailable."""
+    # Never restarted by itself, and no share of the CPUs that are planned: it is rarely there.
+    actor: Any = ray.remote(num_cpus=0, max_restarts=0)(_IsolatedActor).remote(make)
+    try:
+        ray.get(actor.ready.remote(), timeout=_ISOLATED_START_TIMEOUT_S)
+    except ray.exceptions.RayError as error:
+        ray.kill(actor)
+        raise Unavailable(f"no process of its own: {type(error).__name__}") from error
+    return actor
+
+
 class _IsolatedActor:
     """Errors that the caller knows go back as values: Ray would wrap them."""
 
     def __init__(self, make: Callable[[], Isolated]) -> None:
         self._tagger = make()
 
+    def ready(self) -> bool:
+        return True
+
     def tag(self, batch: MicroBatch) -> Scores | TagstreamError:
         try:
             return self._tagger.tag(batch)
         except TagstreamError as error:
             return type(error)(str(error))
+        except Exception as error:  # whatever the libraries raise, this event is the cause
+            return TaggingFailed(f"{type(error).__name__}: {error}")
 
 
 class RayMetrics:

@@ -26,13 +26,14 @@ class DeadLetterGuard:
     def __init__(self, limits: DeadLetterLimits) -> None:
         self._limits = limits
         self._lock = threading.Lock()
-        self.reset()
+        self._run = self._failed = 0
+        self._last: deque[bool] = deque(maxlen=limits.window)
 
     def reset(self) -> None:
         """Forget the past, which somebody has mended."""
-        self._run = 0
-        self._last: deque[bool] = deque(maxlen=self._limits.window)
-        self._failed = 0
+        with self._lock:
+            self._run = self._failed = 0
+            self._last.clear()
 
     def take(self, failed: Sequence[bool]) -> None:
         """Whether each event of a micro-batch is a dead letter. Raises TooManyDeadLetters."""

@@ -20,8 +20,9 @@ class OffsetTracker:
         self._next: int | None = None
         self._open: deque[tuple[int, str | None]] = deque()
         self._done: set[int] = set()
-        self._outputs: dict[int, OutRecord] = {}
-        self._waiting: deque[tuple[int, OutRecord]] = deque()
+        self._outputs: dict[int, tuple[int, OutRecord]] = {}
+        self._waiting: deque[tuple[int, tuple[int, OutRecord]]] = deque()
+        self._outputs_made = 0
         self._passed: set[str] = set()
         self._passed_before: set[str] = set()
 
@@ -39,7 +40,8 @@ class OffsetTracker:
         """`output`: what must be published with this offset, in one transaction."""
         self._done.add(offset)
         if output is not None:
-            self._outputs[offset] = output
+            self._outputs_made += 1
+            self._outputs[offset] = (self._outputs_made, output)
         while self._open and self._open[0][0] in self._done:
             passed, product_id = self._open.popleft()
             self._done.remove(passed)
@@ -54,8 +56,8 @@ class OffsetTracker:
         return self._next if self._next != self._committed else None
 
     def outputs(self) -> list[OutRecord]:
-        """What belongs to the offsets before `committable`, in their order."""
-        return [output for _, output in self._waiting]
+        """What belongs to the offsets before `committable`, in the order in which it was stored."""
+        return [output for _, output in sorted((made for _, made in self._waiting), key=lambda made: made[0])]
 
     @property
     def holds_outputs(self) -> bool:
