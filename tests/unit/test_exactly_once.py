@@ -13,6 +13,8 @@ from stage import Stage, event, headers
 
 from tagstream.adapters.memory import After, MemorySource, MemoryTransactions
 from tagstream.core.errors import StartOver, TransactionAborted, Unavailable
+from tagstream.core.offsets import OffsetTracker
+from tagstream.core.ports import OutRecord
 
 
 def transactions(stage: Stage) -> MemoryTransactions:
@@ -135,3 +137,14 @@ def test_results_that_wait_while_the_store_is_emptied_are_made_anew() -> None:
     assert seen(stage) == {(b"p%d" % n, "1"): 1 for n in range(8)}
     assert all(stage.standing(f"p{n}") for n in range(8))
     assert stage.committed == 8
+
+
+def test_outputs_that_wait_keep_the_order_in_which_they_were_stored() -> None:
+    tracker = OffsetTracker(epoch=1)
+    for offset in (11, 12):
+        tracker.take(offset, "p")
+    tracker.done(12, OutRecord("tags", b"p", b"revision 1"))  # the older version went first, after a halt
+    tracker.done(11, OutRecord("tags", b"p", b"revision 2"))
+    assert [record.value for record in tracker.outputs()] == [b"revision 1", b"revision 2"]
+    tracker.committed(13)
+    assert tracker.outputs() == []

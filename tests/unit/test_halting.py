@@ -111,3 +111,39 @@ def test_a_halt_that_cannot_be_written_holds_all_the_same(monkeypatch: pytest.Mo
     monkeypatch.undo()
     stage.turn(2)
     assert stage.store.halted()
+
+
+def test_a_restart_while_the_store_is_away_takes_nothing_until_it_is_known_whether_all_is_halted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage()
+
+    def away() -> str:
+        raise Unavailable("store away")
+
+    monkeypatch.setattr(stage.store, "halted", away)
+    stage.send("p1", b"{broken")
+    stage.turn()
+    assert stage.books == {}
+    assert stage.dead == []
+    monkeypatch.undo()
+    stage.turn(30)
+    assert stage.books == {"consumed": 1, "dead_lettered": 1}
+
+
+def test_a_halt_that_comes_while_the_switch_is_being_read_is_not_forgotten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage(limits=STRICT)
+    halted = stage.store.halted
+
+    def late() -> str:
+        reason = halted()
+        stage.worker._halt_to_say = "6 dead letters in a row"  # from a micro-batch's thread, just now
+        monkeypatch.undo()
+        return reason
+
+    stage.turn()
+    monkeypatch.setattr(stage.store, "halted", late)
+    stage.turn()
+    assert stage.store.halted() == "6 dead letters in a row"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import resource
 
 import pytest
 
 from tagstream.cli_dead_letters import _filter, _moment_ms, printable
-from tagstream.core.decode import MAX_AHEAD_MS, Decoder
+from tagstream.core.decode import MAX_AHEAD_MS, Decoder, _depth
 from tagstream.core.errors import BadSettings, InvalidEvent
 from tagstream.core.events import ProductTags
 from tagstream.core.letters import dead_letter, tag_record
@@ -177,3 +178,11 @@ def test_a_moment_is_iso_or_so_long_ago() -> None:
 
 def test_what_is_shown_cannot_speak_to_the_terminal() -> None:
     assert printable("\x1b[2J深蓝\u202e\n") == r"\x1b[2J深蓝\u202e\n"
+
+
+def test_a_large_string_costs_the_depth_check_little_memory() -> None:
+    value = b'{"a": "' + b"{" * 40 + b"x" * 3_000_000 + b'"}'
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    assert _depth(value) == 1
+    grown_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+    assert grown_kib < 100_000
