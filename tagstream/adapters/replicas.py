@@ -23,6 +23,10 @@ from tagstream.core.taxonomy import Taxonomy
 
 #: A process of its own has torch to import and a model to load first.
 _ISOLATED_START_TIMEOUT_S = 180.0
+#: After its last event that process, which holds a whole model, is ended.
+_ISOLATED_IDLE_S = 120.0
+#: Ray knows by then whether a process that is out of reach has died.
+_DEATH_TOLD_TIMEOUT_S = 10.0
 #: How gRPC and Ray tell that the other end has gone, as opposed to being late or busy.
 _DEATHS = (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError)
 
@@ -52,6 +56,7 @@ class ReplicaTagger:
         self._isolated = isolated
         self._actor: Any = None
         self._actor_lock = threading.Lock()
+        self._idle = threading.Timer(0, self._end_isolated)
 
     def tag(self, batch: MicroBatch) -> Scores:
         answer = self._call("tag", batch)
@@ -63,11 +68,12 @@ class ReplicaTagger:
         if self._isolated is None:
             raise Unavailable("this tagger has no process of its own to isolate events in")
         with self._actor_lock:
+            self._idle.cancel()
             if self._actor is None:
                 self._actor = _started(self._isolated)
             try:
                 answer = ray.get(self._actor.tag.remote(batch), timeout=self._timeout_s)
-            except _DEATHS as error:
+            except ray.exceptions.ActorDiedError as error:
                 self._actor = None
                 raise ReplicaDied(f"the process of its own died: {type(error).__name__}") from error
             except ray.exceptions.GetTimeoutError as error:
@@ -76,9 +82,15 @@ class ReplicaTagger:
                 raise ReplicaDied(
                     f"the process of its own gave no answer in {self._timeout_s:g} s"
                 ) from error
-            except ray.exceptions.RayError as error:
-                self._actor = None
+            except ray.exceptions.RayError as error:  # out of reach is not dead: the event is not blamed
+                actor, self._actor = self._actor, None
+                if _is_dead(actor):
+                    raise ReplicaDied(f"the process of its own died: {type(error).__name__}") from error
+                ray.kill(actor)
                 raise Unavailable(f"no process of its own: {type(error).__name__}: {error}") from error
+            self._idle = threading.Timer(_ISOLATED_IDLE_S, self._end_isolated)
+            self._idle.daemon = True
+            self._idle.start()
         if isinstance(answer, TagstreamError):
             raise answer
         assert isinstance(answer, Scores)
@@ -86,6 +98,12 @@ class ReplicaTagger:
 
     def taxonomy(self, model_version: str) -> Taxonomy:
         return Taxonomy.model_validate_json(str(self._call("taxonomy", model_version)))
+
+    def _end_isolated(self) -> None:
+        with self._actor_lock:
+            if self._actor is not None:
+                ray.kill(self._actor)
+                self._actor = None
 
     def _call(self, method: str, argument: object) -> object:
         try:
@@ -123,6 +141,17 @@ def _started(make: Callable[[], Isolated]) -> Any:
         ray.kill(actor)
         raise Unavailable(f"no process of its own: {type(error).__name__}") from error
     return actor
+
+
+def _is_dead(actor: Any) -> bool:
+    """Ray may first say of a process that has just died that it is out of reach."""
+    try:
+        ray.get(actor.ready.remote(), timeout=_DEATH_TOLD_TIMEOUT_S)
+    except ray.exceptions.ActorDiedError:
+        return True
+    except ray.exceptions.RayError:
+        return False
+    return False
 
 
 class _IsolatedActor:

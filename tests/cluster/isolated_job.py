@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
 import ray
 
-from tagstream.adapters.replicas import ReplicaTagger
-from tagstream.core.errors import ReplicaDied, TaggingFailed
+from tagstream.adapters import replicas
+from tagstream.adapters.replicas import Isolated, ReplicaTagger
+from tagstream.core.errors import ReplicaDied, TaggingFailed, Unavailable
 from tagstream.core.ports import MicroBatch, Scores, TextFields
 
 
@@ -24,13 +28,30 @@ class Mortal:
         return Scores("mortal", os.getpid(), np.zeros((1, 1), np.float32), ["none"])
 
 
+def registry_away() -> Mortal:
+    raise Unavailable("the registry is away")
+
+
+def killed_while_loading() -> Mortal:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError("not reached")
+
+
 def one(title: str) -> MicroBatch:
     return MicroBatch([TextFields(title)], [None])
 
 
+def tagger_of(make: Callable[[], Isolated]) -> ReplicaTagger:
+    return ReplicaTagger(None, 5, make)  # type: ignore[arg-type]  # no replica is asked here
+
+
 def main() -> None:
     ray.init()
-    tagger = ReplicaTagger(None, 5, Mortal)  # type: ignore[arg-type]  # no replica is asked here
+    for make in (registry_away, killed_while_loading):
+        with pytest.raises(Unavailable) as raised:
+            tagger_of(make).tag_isolated(one("innocent"))
+        assert not isinstance(raised.value, ReplicaDied), f"{make.__name__}: an innocent event is blamed"
+    tagger = tagger_of(Mortal)
     first = tagger.tag_isolated(one("fine")).model_generation
     assert first not in (0, os.getpid()), "it ran in this very process"
     assert tagger.tag_isolated(one("fine")).model_generation == first, "a process is used again"
@@ -38,7 +59,14 @@ def main() -> None:
         tagger.tag_isolated(one("raises"))
     with pytest.raises(ReplicaDied):
         tagger.tag_isolated(one("kills"))
-    assert tagger.tag_isolated(one("fine")).model_generation != first, "the next one has a new process"
+    replicas._ISOLATED_IDLE_S = 0.2
+    last = tagger.tag_isolated(one("fine")).model_generation
+    assert last != first, "the next one has a new process"
+    deadline_s = time.monotonic() + 30
+    while Path(f"/proc/{last}").exists():
+        assert time.monotonic() < deadline_s, "an idle process is ended"
+        time.sleep(0.1)
+    assert tagger.tag_isolated(one("fine")).model_generation != last
     print("isolated and alive")
 
 

@@ -1,4 +1,4 @@
-"""A process that serves nobody else, on a real Ray."""
+"""Deaths on a real Ray: of a replica, and of a process that serves nobody else."""
 
 from __future__ import annotations
 
@@ -7,6 +7,16 @@ from typing import Any
 
 
 def test_what_kills_a_process_of_its_own_is_told_and_the_next_event_has_a_new_one(cluster: Any) -> None:
+    assert "isolated and alive" in job(cluster, "isolated_job.py")
+
+
+def test_a_replica_killed_in_mid_call_is_told_and_serve_does_not_give_its_batch_to_the_next(
+    cluster: Any,
+) -> None:
+    assert "each death is told once" in job(cluster, "killed_replica_job.py")
+
+
+def job(cluster: Any, script: str) -> str:
     here = str(Path(__file__).parent)
-    output = cluster.run("ray", "job", "submit", "--working-dir", here, "--", "python", "isolated_job.py")
-    assert "isolated and alive" in output
+    output: str = cluster.run("ray", "job", "submit", "--working-dir", here, "--", "python", script)
+    return output

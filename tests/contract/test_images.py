@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import base64
 import os
+import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import httpcore
 import pytest
 
 from tagstream.adapters.images import HttpImages, _is_public
@@ -288,6 +291,36 @@ def test_a_redirect_is_checked_like_the_first_url(server: _Server, monkeypatch: 
     assert fetch(images, f"{server.url}/picture").use == "used"
     picture = fetch(images, f"{server.url}/elsewhere")
     assert (picture.use, picture.reason) == ("unusable", "blocked: not a public address")
+    images.close()
+
+
+def test_a_name_is_looked_up_once_and_the_address_that_was_checked_is_connected_to(
+    server: _Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name that answers with another address the second time gains nothing."""
+    looked_up: list[str] = []
+    port = server.server_address[1]
+
+    def look_up(host: str, port: int, **options: Any) -> list[Any]:
+        looked_up.append(host)
+        address = "127.0.0.1" if len(looked_up) == 1 else "127.0.0.2"
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
+
+    connect = httpcore.SyncBackend.connect_tcp
+    connected: list[str] = []
+
+    def recorded(backend: Any, host: str, *rest: Any) -> Any:
+        connected.append(host)
+        return connect(backend, host, *rest)
+
+    monkeypatch.setattr("tagstream.adapters.images._is_public", lambda address: address == "127.0.0.1")
+    names = SimpleNamespace(getaddrinfo=look_up, SOCK_STREAM=socket.SOCK_STREAM)
+    monkeypatch.setattr("tagstream.adapters.images.socket", names)
+    monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", recorded)
+    images = HttpImages(timeout_s=1.0)
+    assert fetch(images, f"http://pictures.example:{port}/picture") == Picture("used", PICTURE)
+    assert looked_up == ["pictures.example"]
+    assert connected == ["127.0.0.1"]
     images.close()
 
 

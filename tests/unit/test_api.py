@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -150,19 +150,32 @@ def test_a_bucket_fills_again_as_time_passes() -> None:
     assert limit.wait_s("a") == 0
 
 
-@pytest.mark.parametrize("chunked", [False, True])
-def test_a_body_that_is_too_large_is_refused_before_it_is_read(chunked: bool) -> None:
-    api = Api(body_max_bytes=1000)
-    read = 0
+@pytest.mark.parametrize("stated", [False, True])
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(stated: bool) -> None:
+    """Straight to the application: the test client reads a whole body before it sends any."""
+    chunks_read = 0
+    sent: list[Any] = []
+    headers = [(b"content-type", b"application/json"), (b"authorization", b"Bearer right")]
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/v1/tag",
+        "query_string": b"",
+        "headers": [*headers, (b"content-length", b"10000")] if stated else headers,
+        "client": ("203.0.113.9", 1),
+    }
 
-    def body() -> Iterator[bytes]:
-        nonlocal read
-        for _ in range(100):
-            read += 1
-            yield b"x" * 100
+    async def receive() -> dict[str, Any]:
+        nonlocal chunks_read
+        chunks_read += 1
+        return {"type": "http.request", "body": b"x" * 100, "more_body": chunks_read < 100}
 
-    content = body() if chunked else b"x" * 10_000
-    assert api.client.post("/v1/tag", content=content, headers=KEY).status_code == 413
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    asyncio.run(Api(body_max_bytes=1000).client.app(scope, receive, send))
+    assert [m["status"] for m in sent if m["type"] == "http.response.start"] == [413]
+    assert chunks_read == (0 if stated else 11), "1,000 bytes fit, the next chunk is the last one read"
 
 
 def test_what_json_cannot_say_is_a_clear_refusal(api: Api) -> None:
