@@ -76,6 +76,9 @@ class _Unguarded:
     def take(self, failed: object) -> None:
         return
 
+    def reset(self) -> None:
+        return
+
 
 class CutWorker(Worker):
     """No retries, no order per product, no watch over the dead letters."""
