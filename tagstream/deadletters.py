@@ -24,8 +24,6 @@ from tagstream.core.ports import OutRecord, Record
 from tagstream.core.replay import Replay, replay_headers, replay_of
 from tagstream.settings import Settings
 
-#: The wait at the end of a partition: the default of 500 ms would be most of a short reading.
-_READ_CONFIG = {"fetch.wait.max.ms": 100}
 #: Sent and awaited together.
 _CHUNK_LETTERS = 500
 _CHUNK_BYTES = 8 * 2**20
@@ -303,8 +301,7 @@ class DeadLetters:
 
     def _read(self, topic: str) -> Iterator[Record]:
         settings = self._settings
-        config = {**_READ_CONFIG, **settings.kafka_client_config}
-        return read_all(settings.kafka_bootstrap_servers, topic, client_config=config)
+        return read_all(settings.kafka_bootstrap_servers, topic, client_config=settings.kafka_client_config)
 
     @contextlib.contextmanager
     def _letterbox(self) -> Iterator[Letterbox]:

@@ -17,8 +17,8 @@ from typing import Any
 import yaml
 
 from tagstream.adapters.apache import ApacheBroker
-from tagstream.adapters.cluster import Dashboard, RayHead, free_port
-from tagstream.adapters.embedded import EmbeddedBroker, EmbeddedStore
+from tagstream.adapters.cluster import Dashboard, RayHead
+from tagstream.adapters.embedded import EmbeddedBroker, EmbeddedStore, free_port
 from tagstream.adapters.topics import TopicAdmin, TopicPlan, read_plans
 from tagstream.core.errors import BadSettings, Unavailable
 from tagstream.settings import Settings, load_settings

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from itertools import islice
+from typing import TypeVar
 
 from tagstream.adapters.topics import read_all
 from tagstream.core.events import ProductTags
@@ -14,6 +15,7 @@ from tagstream.settings import Settings
 from tagstream.wiring import build_store
 
 _BATCH_RECORDS = 500
+T = TypeVar("T")
 
 
 def run_rebuild(settings: Settings, tell: Callable[[str], None]) -> int:
@@ -34,7 +36,7 @@ def run_rebuild(settings: Settings, tell: Callable[[str], None]) -> int:
             settings.topics.tags,
             client_config=settings.kafka_client_config,
         )
-        for batch in _batches(records):
+        for batch in batches(records):
             store.put([restoring(record) for record in batch])
             count += len(batch)
             tell(f"{count:,} records, {count / (time.monotonic() - started_s):,.0f} a second")
@@ -65,7 +67,8 @@ def restoring(record: Record) -> Write:
     return Write(gone, source_offset, deleted=True, revision=revision)
 
 
-def _batches(records: Iterable[Record]) -> Iterator[list[Record]]:
-    source = iter(records)
+def batches(things: Iterable[T]) -> Iterator[list[T]]:
+    """Lists of at most 500."""
+    source = iter(things)
     while batch := list(islice(source, _BATCH_RECORDS)):
         yield batch

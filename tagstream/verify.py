@@ -13,25 +13,21 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
-from itertools import islice
 from pathlib import Path
-from typing import TypeVar
 
 from tagstream.adapters.store import RedisStore
 from tagstream.adapters.topics import read_all
 from tagstream.core.letters import tag_record
 from tagstream.core.ports import Publisher, Record, Standing
-from tagstream.rebuild import restoring
+from tagstream.rebuild import batches, restoring
 from tagstream.settings import Settings
 from tagstream.wiring import build_publisher, build_store
 
-_BATCH = 500
 #: A difference counts when it is there so many looks in a row, each a read of the whole topic.
 _LOOKS = 2
 #: A repair of a running stream is repeated at most so often.
 _REPAIRS = 5
 _EXAMPLES = 5
-T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -65,12 +61,12 @@ def run_verify(settings: Settings, *, repair: bool, tell: Callable[[str], None])
     try:
         report = Report()
         suspects: dict[str, str] | None = None
-        for round_ in range(_REPAIRS if repair else _LOOKS):
+        for look in range(_LOOKS + (_REPAIRS if repair else 0)):
             with _newest_records(settings, suspects, tell) as topic:
                 suspects = dict(_compare(store, topic, suspects, report, tell))
                 if not suspects:
                     break
-                if repair and round_ > 0:
+                if repair and 0 < look <= _REPAIRS:  # the last look is one at what the last repair has done
                     report.repaired += _repair(settings, store, publisher, suspects)
         for product_id, kind in (suspects or {}).items():
             report.differences[kind] += 1
@@ -114,7 +110,7 @@ def _newest_records(
     with tempfile.TemporaryDirectory(prefix="tagstream-verify-") as folder:
         topic = _Topic(Path(folder) / "topic.sqlite")
         count = 0
-        for batch in _batches(_records(settings)):
+        for batch in batches(_records(settings)):
             topic.put(record for record in batch if only is None or _key(record) in only)
             count += len(batch)
             tell(f"reading the topic: {count:,} records")
@@ -133,13 +129,13 @@ def _compare(
 ) -> Iterator[tuple[str, str]]:
     """The products that differ, and how."""
     compared = 0
-    for product_ids in _batches(store.product_ids() if only is None else iter(only)):
+    for product_ids in batches(store.product_ids() if only is None else iter(only)):
         for product_id, standing in zip(product_ids, store.get(product_ids), strict=True):
             if standing is not None and (kind := _difference(standing, topic.get(product_id))):
                 yield product_id, kind
         compared += len(product_ids)
         tell(f"comparing: {compared:,} products")
-    for product_ids in _batches(topic.product_ids()):
+    for product_ids in batches(topic.product_ids()):
         for product_id, standing in zip(product_ids, store.get(product_ids), strict=True):
             last = topic.get(product_id)
             if standing is None and last is not None and last.digest != _digest(None):
@@ -165,9 +161,9 @@ def _repair(settings: Settings, store: RedisStore, publisher: Publisher, suspect
     """What the store has lost is restored from the topic; then what stands is published where they differ."""
     lost = {p for p, kind in suspects.items() if kind in ("missing in the store", "older in the store")}
     if lost:
-        for batch in _batches(record for record in _records(settings) if _key(record) in lost):
+        for batch in batches(record for record in _records(settings) if _key(record) in lost):
             store.put([restoring(record) for record in batch])
-    for product_ids in _batches(p for p in suspects if p not in lost):
+    for product_ids in batches(p for p in suspects if p not in lost):
         standing = [s for s in store.get(product_ids) if s is not None]
         publisher.publish([tag_record(settings.topics.tags, s) for s in standing])
     return len(suspects)
@@ -177,12 +173,6 @@ def _records(settings: Settings) -> Iterator[Record]:
     return read_all(
         settings.kafka_bootstrap_servers, settings.topics.tags, client_config=settings.kafka_client_config
     )
-
-
-def _batches(things: Iterable[T]) -> Iterator[list[T]]:
-    source = iter(things)
-    while batch := list(islice(source, _BATCH)):
-        yield batch
 
 
 def _key(record: Record) -> str:

@@ -150,8 +150,3 @@ def _free_ports(count: int) -> list[int]:
         for listener in listeners:
             listener.bind(("127.0.0.1", 0))
         return [listener.getsockname()[1] for listener in listeners]
-
-
-def free_port() -> int:
-    """A loopback port that is free now."""
-    return _free_ports(1)[0]

@@ -73,21 +73,13 @@ class ReplicaTagger:
                 self._actor = _started(self._isolated)
             try:
                 answer = ray.get(self._actor.tag.remote(batch), timeout=self._timeout_s)
-            except ray.exceptions.ActorDiedError as error:
-                self._actor = None
-                raise ReplicaDied(f"the process of its own died: {type(error).__name__}") from error
-            except ray.exceptions.GetTimeoutError as error:
-                ray.kill(self._actor)
-                self._actor = None
-                raise ReplicaDied(
-                    f"the process of its own gave no answer in {self._timeout_s:g} s"
-                ) from error
-            except ray.exceptions.RayError as error:  # out of reach is not dead: the event is not blamed
+            except ray.exceptions.RayError as error:
                 actor, self._actor = self._actor, None
-                if _is_dead(actor):
-                    raise ReplicaDied(f"the process of its own died: {type(error).__name__}") from error
+                late = isinstance(error, ray.exceptions.GetTimeoutError)
+                dead = late or _is_dead(actor)  # out of reach is not dead: the event is not blamed
                 ray.kill(actor)
-                raise Unavailable(f"no process of its own: {type(error).__name__}: {error}") from error
+                reason = f"{type(error).__name__} in a process of its own"
+                raise (ReplicaDied if dead else Unavailable)(reason) from error
             self._idle = threading.Timer(_ISOLATED_IDLE_S, self._end_isolated)
             self._idle.daemon = True
             self._idle.start()

@@ -15,9 +15,8 @@ import hashlib
 
 from tagstream.core.errors import InvalidEvent
 from tagstream.core.ports import Header, OutRecord, Record, Standing
-from tagstream.core.replay import REPLAY_PREFIX
+from tagstream.core.replay import LETTER_PREFIXES, REPLAY_PREFIX
 
-_OWN_PREFIXES = ("__connect.errors.", "tagstream.")
 _TAG_HEADERS = ("event_id", "revision", "event_version", "source_offset", "model_generation")
 #: Of a source's own headers this much travels on to the tag topic, whose records are small.
 _PASSED_ON_MAX_BYTES = 64 * 2**10
@@ -83,4 +82,4 @@ def _passed_on(headers: tuple[Header, ...]) -> list[Header]:
 
 
 def _is_own(header: Header) -> bool:
-    return header[0].startswith(_OWN_PREFIXES)
+    return header[0].startswith(LETTER_PREFIXES)

@@ -24,7 +24,8 @@ _SOURCE_OFFSET = f"{REPLAY_PREFIX}source_offset"
 _EVENT_VERSION = f"{REPLAY_PREFIX}event_version"
 _FROM = f"{REPLAY_PREFIX}from"
 _FIRST_SEEN = "tagstream.first_seen_ms"
-_LETTER_PREFIXES = ("__connect.errors.", "tagstream.")
+#: Headers that are ours, not the producer's.
+LETTER_PREFIXES = ("__connect.errors.", "tagstream.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,7 @@ def replay_of(record: Record) -> Replay | None:
 
 def replay_headers(letter: Record, first: Replay) -> tuple[Header, ...]:
     """The headers that a dead letter is replayed with: its producer's own, and what the replay adds."""
-    own = tuple(header for header in letter.headers if not header[0].startswith(_LETTER_PREFIXES))
+    own = tuple(header for header in letter.headers if not header[0].startswith(LETTER_PREFIXES))
     first_seen = tuple(header for header in letter.headers if header[0] == _FIRST_SEEN)
     added: list[Header] = [
         (_SOURCE_OFFSET, b"%d" % first.source_offset),

@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tagstream.adapters.cluster import Dashboard, RayHead, free_port
-from tagstream.adapters.embedded import EmbeddedBroker, EmbeddedStore
+from tagstream.adapters.cluster import Dashboard, RayHead
+from tagstream.adapters.embedded import EmbeddedBroker, EmbeddedStore, free_port
 from tagstream.local import create_topics
 from tagstream.settings import Settings
 

@@ -24,7 +24,8 @@ import yaml
 from cell import ROOT, Cell, Fault, Options, Outcome, run_cell
 from run import table
 
-from tagstream.adapters.cluster import Dashboard, RayHead, free_port
+from tagstream.adapters.cluster import Dashboard, RayHead
+from tagstream.adapters.embedded import free_port
 from tagstream.core.errors import Unavailable
 
 BIN = Path(sys.executable).parent
