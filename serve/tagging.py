@@ -25,6 +25,7 @@ class Tagger:
         set_up_logs(as_json=settings.log_json)
         self._champion = build_champion(settings, RayMetrics())
         self._champion.start()
+        self._tag_timeout_s = settings.tag_timeout_s
         threads = tagger_threads(settings, on_gpu=bool(ray.get_gpu_ids()))
         self._model_threads = ThreadPoolExecutor(threads, thread_name_prefix="model")
 
@@ -49,6 +50,8 @@ class Tagger:
     def check_health(self) -> None:
         if not self._champion.alive():
             raise RuntimeError("the thread that watches the champion has died")
+        if self._champion.hangs(self._tag_timeout_s):  # nobody waits for the answer any more
+            raise RuntimeError(f"the model has had a micro-batch for over {self._tag_timeout_s:g} s")
 
     def __del__(self) -> None:
         if hasattr(self, "_champion"):

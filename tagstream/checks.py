@@ -43,6 +43,8 @@ def _kafka(settings: Settings, replication: int) -> list[Checked]:
         settings.kafka_bootstrap_servers,
         read=[settings.topics.events],
         write=[settings.topics.tags, settings.topics.dead_letters],
+        group=settings.consumer_group,
+        transactional_id=settings.consumer_group if settings.delivery == "exactly_once" else "",
         client_config=settings.kafka_client_config,
     )
     check_delivery(settings)

@@ -1,4 +1,5 @@
-"""`tagstream verify`: the tag topic against the store, product by product.
+"""`tagstream verify`: the tag topic against the store, product by product, and the store's index by tag
+against its products.
 
 Memory is bounded: the newest record of each product goes into a SQLite file on disk, the store is scanned
 beside it. A running stream makes differences that vanish, so what differs is looked at again.
@@ -32,7 +33,7 @@ _EXAMPLES = 5
 
 @dataclass(slots=True)
 class Report:
-    """`differences`: kind → number of products. `examples`: kind → some of their ids."""
+    """`differences`: kind → number of products, or of index entries. `examples`: kind → some of their ids."""
 
     products: int = 0
     repaired: int = 0
@@ -45,6 +46,12 @@ class Report:
             yield f"{count:,} {kind}: {', '.join(self.examples[kind])}"
         if not self.differences:
             yield "topic and store agree"
+
+    def add(self, kind: str, product_id: str) -> None:
+        self.differences[kind] += 1
+        examples = self.examples.setdefault(kind, [])
+        if len(examples) < _EXAMPLES:
+            examples.append(product_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,10 +76,13 @@ def run_verify(settings: Settings, *, repair: bool, tell: Callable[[str], None])
                 if repair and 0 < look <= _REPAIRS:  # the last look is one at what the last repair has done
                     report.repaired += _repair(settings, store, publisher, suspects)
         for product_id, kind in (suspects or {}).items():
-            report.differences[kind] += 1
-            examples = report.examples.setdefault(kind, [])
-            if len(examples) < _EXAMPLES:
-                examples.append(product_id)
+            report.add(kind, product_id)
+        tell("checking the index by tag")
+        for product_id, kind in store.check_index(mend=repair):
+            if repair:
+                report.repaired += 1
+            else:
+                report.add(kind, product_id)
         return report
     finally:
         publisher.close()

@@ -28,7 +28,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -67,6 +67,7 @@ from tagstream.core.ports import (
     TextFields,
     TopicPartition,
 )
+from tagstream.core.rules import NO_RULES, Rules
 
 log = logging.getLogger("tagstream.worker")
 T = TypeVar("T")
@@ -77,8 +78,12 @@ _IDLE_S = 0.2
 _BUSY_S = 0.01
 #: The store is asked for its size this often.
 _SIZE_INTERVAL_S = 60.0
-#: So many replicas may die of one micro-batch.
+#: So many replicas may die of one micro-batch, or fall silent; so many processes of its own of one event.
 _REPLICA_DEATHS = 2
+#: A transaction must end within 7 s, on a slow link too; it may hold one record more.
+_TRANSACTION_MAX_BYTES = 16 * 2**20
+#: Of the tags of one product, as JSON: even with every character escaped they fit a record of 1 MiB.
+_TAGS_MAX_CHARS = 150_000
 #: More of a description adds nothing that the model reads.
 _DESCRIPTION_MAX_CHARS = 4000
 
@@ -115,8 +120,16 @@ class _Transaction:
 class Worker:
     """Turns product events into stored, published tags."""
 
-    def __init__(self, ports: Ports, decoder: Decoder, limits: WorkerLimits, executor: Executor) -> None:
+    def __init__(
+        self,
+        ports: Ports,
+        decoder: Decoder,
+        limits: WorkerLimits,
+        executor: Executor,
+        rules: Rules = NO_RULES,
+    ) -> None:
         self._ports = ports
+        self._rules = rules
         self._decoder = decoder
         self._limits = limits
         self._executor = executor
@@ -256,7 +269,8 @@ class Worker:
             return math.inf
         return max(
             self._uncommitted() / self._limits.max_uncommitted_events,
-            self._held_bytes / self._limits.held_max_bytes,
+            (self._held_bytes + sum(tracker.output_bytes for tracker in self._trackers.values()))
+            / self._limits.held_max_bytes,
         )
 
     def _uncommitted(self) -> int:
@@ -364,17 +378,18 @@ class Worker:
         crowded = self._ports.transactions is not None and self._load() >= 0.5
         return waits_s >= self._limits.commit_interval_s * (0.1 if crowded else 1.0)
 
-    def _commit(self, partitions: Iterable[TopicPartition], *, wait: bool) -> None:
+    def _commit(self, partitions: Collection[TopicPartition], *, wait: bool) -> None:
         """Step 9."""
         self._committed_s = self._ports.clock.monotonic_s()
+        if self._ports.transactions is not None:
+            while self._transact(partitions):
+                pass
+            return
         progress = {
             partition: next_offset
             for partition in partitions
             if (next_offset := self._trackers[partition].committable()) is not None
         }
-        if self._ports.transactions is not None:
-            self._transact(progress)
-            return
         if not progress:
             return
         try:
@@ -386,33 +401,43 @@ class Worker:
         for partition, next_offset in progress.items():
             self._trackers[partition].committed(next_offset)
 
-    def _transact(self, progress: dict[TopicPartition, int]) -> None:
-        """Steps 8 and 9 in one: the outputs of exactly these offsets. One whose end is unknown comes first,
-        because what it holds may be published already."""
+    def _transact(self, partitions: Collection[TopicPartition]) -> bool:
+        """Steps 8 and 9 in one: the outputs of exactly the offsets that it commits. One whose end is unknown
+        comes first, because what it holds may be published already. True: there may be more to commit."""
         assert self._ports.transactions is not None
-        begun = self._transaction
-        if begun is None:
-            if not progress:
-                self._troubles.pop("commit", None)
-                return
-            trackers = {partition: self._trackers[partition] for partition in progress}
-            records = [record for tracker in trackers.values() for record in tracker.outputs()]
-            begun = _Transaction(records, progress, trackers)
+        begun = self._transaction or self._gathered(partitions)
+        if not begun.progress:
+            self._troubles.pop("commit", None)
+            return False
         try:
             with self._timed("publish"):
                 self._ports.transactions.commit(begun.records, begun.progress)
         except TransactionAborted as error:
             self._transaction = None
             self._trouble("commit", error)
-            return
+            return False
         except Unavailable as error:
             self._transaction = begun
             self._trouble("commit", error)
-            return
+            return False
         self._transaction = None
         self._troubles.pop("commit", None)
         for partition, next_offset in begun.progress.items():
             begun.trackers[partition].committed(next_offset)
+        return True
+
+    def _gathered(self, partitions: Collection[TopicPartition]) -> _Transaction:
+        """What is ready, as far as one transaction can carry it."""
+        gathered, room_bytes = _Transaction([], {}, {}), _TRANSACTION_MAX_BYTES
+        for partition in partitions:
+            tracker = self._trackers[partition]
+            if tracker.committable() is None or room_bytes <= 0:
+                continue
+            gathered.progress[partition], records = tracker.outputs(room_bytes)
+            gathered.trackers[partition] = tracker
+            gathered.records.extend(records)
+            room_bytes -= sum(record.size_bytes for record in records)
+        return gathered
 
     # ------------------------------------------------------------------ one micro-batch: steps 4 to 8
 
@@ -457,7 +482,8 @@ class Worker:
                 scores = self._insist("tag", partial(self._ports.tagger.tag, batch), entries)
         except ReplicaDied:
             log.error(
-                "replicas died of a micro-batch: its events are isolated", extra={"events": len(entries)}
+                "replicas died of a micro-batch, or fell silent: its events are isolated",
+                extra={"events": len(entries)},
             )
             for entry in entries:
                 self._tag_isolated(entry)
@@ -471,16 +497,17 @@ class Worker:
             self._decide(entries, texts, scores)
 
     def _tag_isolated(self, entry: Entry) -> None:
-        """Step 5 for an event that may have killed replicas: if it kills a process of its own, it did."""
+        """Step 5 for an event that may have killed replicas or silenced them: if it does so to a process of
+        its own, and to the next one, which has nothing else to do either, it did."""
         text = _text(_product(entry))
         batch = MicroBatch([text], [entry.picture.encoded])
         try:
             with self._timed("tag"):
                 call = partial(self._ports.tagger.tag_isolated, batch)
-                scores = self._insist("tag", call, [entry], deaths_allowed=1)
+                scores = self._insist("tag", call, [entry])
         except ReplicaDied as error:
             self._troubles.pop("tag", None)
-            entry.invalid = InvalidEvent(f"it kills the tagger's process: {error}", stage="tag")
+            entry.invalid = InvalidEvent(f"it kills or blocks the tagger's process: {error}", stage="tag")
         except TaggingFailed as error:
             entry.invalid = InvalidEvent(f"the tagger raised on it: {error}", stage="tag")
         else:
@@ -491,12 +518,15 @@ class Worker:
         decider = self._deciders.get(scores.model_version)
         if decider is None:
             fetch_taxonomy = partial(self._ports.tagger.taxonomy, scores.model_version)
-            decider = Decider(self._insist("taxonomy", fetch_taxonomy, entries))
+            decider = Decider(self._insist("taxonomy", fetch_taxonomy, entries), self._rules)
             self._deciders[scores.model_version] = decider
-        decided = decider.decide(scores.values, texts)
+        decided = decider.decide(scores.values, texts, scores.spans)
         now_ms = self._ports.clock.wall_ms()
         for entry, tags, seen in zip(entries, decided, scores.image, strict=True):
             assert entry.event is not None
+            if sum(len(tag.group) + len(tag.value) + 60 for tag in tags) > _TAGS_MAX_CHARS:
+                entry.invalid = InvalidEvent(f"its {len(tags):,} tags are more than a record takes", "decide")
+                continue
             image = seen if entry.picture.encoded is not None else entry.picture.use
             entry.write = tag_write(
                 entry.event, tags, image, scores, decider.taxonomy.taxonomy_version, now_ms
@@ -552,9 +582,7 @@ class Worker:
             return None
         return tag_record(self._ports.topics.tags, entry.standing, _product(entry).event_id, entry.record)
 
-    def _insist(
-        self, step: str, call: Callable[[], T], entries: list[Entry], deaths_allowed: int = _REPLICA_DEATHS
-    ) -> T:
+    def _insist(self, step: str, call: Callable[[], T], entries: list[Entry]) -> T:
         """Try until it works, with backoff, for as long as a partition of these entries is ours. Raises
         ReplicaDied when so many have died of the call."""
         attempt = deaths = 0
@@ -566,7 +594,7 @@ class Worker:
                 answer = call()
             except (Unavailable, Overloaded) as error:
                 deaths += isinstance(error, ReplicaDied)
-                if deaths >= deaths_allowed:
+                if deaths >= _REPLICA_DEATHS:
                     raise
                 self._trouble(step, error)
                 self._store_emptied |= isinstance(error, StoreNotInitialised)
@@ -597,8 +625,6 @@ class Worker:
             deadline_s = self._ports.clock.monotonic_s() + self._limits.revoke_timeout_s
             while self._in_flight_leaves() and (left_s := deadline_s - self._ports.clock.monotonic_s()) > 0:
                 self._settle(timeout_s=min(left_s, _IDLE_S))
-            if self._transaction is not None:
-                self._commit((), wait=True)
             self._commit(self._leaving & self._trackers.keys(), wait=True)
         finally:
             if self._in_flight_leaves():  # they may publish once more, after the next owner has
@@ -616,6 +642,13 @@ class Worker:
     def _suspect_leaving(self) -> None:
         if self._ports.transactions is not None:
             return  # the group's generation fences whatever would come late
+        in_flight = [
+            entry.product_id
+            for entries in self._in_flight.values()
+            for entry in entries
+            if entry.product_id is not None and entry.record.source in self._leaving
+        ]
+        self._healer.suspect(in_flight, self._submitted)
         for partition in self._leaving & self._trackers.keys():
             self._healer.suspect(self._trackers[partition].suspects(), self._submitted)
 

@@ -513,12 +513,13 @@ class KafkaPublisher:
             failure = delivery.wait(self._delivery_timeout_s + 5.0)
         except ck.KafkaException as error:
             self._renew_if_fatal(producer, error.args[0])
-            raise Unavailable(f"a record was not taken for publishing: {error.args[0]}") from error
+            raise Unavailable(f"a record was not taken for publishing: {_in_words(error.args[0])}") from error
         except TimeoutError as error:
             raise Unavailable(f"the broker does not acknowledge: {error}") from error
         if failure is not None:
             self._renew_if_fatal(producer, failure)
-            raise Unavailable(f"a record was not delivered: {failure}") from ck.KafkaException(failure)
+            reason = f"a record was not delivered: {_in_words(failure)}"
+            raise Unavailable(reason) from ck.KafkaException(failure)
 
     def close(self) -> None:
         """Delivers what waits, for a second at most: every `publish` has had its answer already."""
@@ -567,6 +568,12 @@ def produce(producer: Any, record: OutRecord, report: Callable[..., None], deadl
             producer.poll(0.05)
         else:
             return
+
+
+def _in_words(error: ck.KafkaError) -> str:
+    """Our records fit the topics as `tagstream topics create` makes them: a smaller one must be mended."""
+    is_size = error.code() == _KAFKA.MSG_SIZE_TOO_LARGE
+    return f"{error}; `tagstream topics check` says which limit is too low" if is_size else str(error)
 
 
 def connect(kind: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:

@@ -416,6 +416,8 @@ class MemoryTagger:
         self.poison: set[str] = set()
         #: titles that kill the process which has them
         self.killers: set[str] = set()
+        #: titles of which it never comes back
+        self.hangers: set[str] = set()
         self.deaths = self.isolated_deaths = 0
         self.faults = Faults()
         self.calls: list[MicroBatch] = []
@@ -424,9 +426,9 @@ class MemoryTagger:
     def tag(self, batch: MicroBatch) -> Scores:
         self.calls.append(batch)
         with self.faults.around():
-            if self._is_deadly(batch):
+            if reason := self._loss(batch):
                 self.deaths += 1
-                raise ReplicaDied("the replica died of it")
+                raise ReplicaDied(f"a replica: {reason}")
             poisoned = [text.title for text in batch.texts if text.title in self.poison]
             if poisoned:
                 raise TaggingFailed(f"cannot bear {poisoned}")
@@ -439,16 +441,18 @@ class MemoryTagger:
             return Scores(self.model_version, self.model_generation, values, use)
 
     def tag_isolated(self, batch: MicroBatch) -> Scores:
-        if self._is_deadly(batch):
+        if reason := self._loss(batch):
             self.isolated_deaths += 1
-            raise ReplicaDied("the process of its own died of it")
+            raise ReplicaDied(f"a process of its own: {reason}")
         return self.tag(batch)
 
     def taxonomy(self, model_version: str) -> Taxonomy:
         return self._taxonomy
 
-    def _is_deadly(self, batch: MicroBatch) -> bool:
-        return any(text.title in self.killers for text in batch.texts)
+    def _loss(self, batch: MicroBatch) -> str:
+        """How this batch ends the process that has it; empty if it does not."""
+        titles = {text.title for text in batch.texts}
+        return "it died" if titles & self.killers else "no answer in time" if titles & self.hangers else ""
 
 
 def _use_of(encoded: bytes | None) -> ImageUse:

@@ -1,7 +1,8 @@
 """The Tagger port over Serve replicas, and the Metrics port over Ray's metrics.
 
 The only file of the package that imports ray. A call that Serve accepted is not replayed when its replica
-dies, and one that finds no replica waits for ever: so each call has a timeout, and the worker retries.
+dies, and one that finds no replica waits for ever: so each call has a timeout, and the worker retries. Nobody
+can tell a replica that is slow from one that an event has blocked, so silence counts as its death.
 """
 
 from __future__ import annotations
@@ -78,7 +79,8 @@ class ReplicaTagger:
                 late = isinstance(error, ray.exceptions.GetTimeoutError)
                 dead = late or _is_dead(actor)  # out of reach is not dead: the event is not blamed
                 ray.kill(actor)
-                reason = f"{type(error).__name__} in a process of its own"
+                what = f"no answer in {self._timeout_s:g} s" if late else type(error).__name__
+                reason = f"{what} in a process of its own"
                 raise (ReplicaDied if dead else Unavailable)(reason) from error
             self._idle = threading.Timer(_ISOLATED_IDLE_S, self._end_isolated)
             self._idle.daemon = True
@@ -106,7 +108,7 @@ class ReplicaTagger:
             answer = response.result(timeout_s=self._timeout_s)
         except TimeoutError as error:
             response.cancel()
-            raise Unavailable(f"no answer from a tagger replica in {self._timeout_s:g} s") from error
+            raise ReplicaDied(f"no answer from a tagger replica in {self._timeout_s:g} s") from error
         except serve_exceptions.BackPressureError as error:
             raise Overloaded("the tagger replicas' queues are full") from error
         except grpc.RpcError as error:

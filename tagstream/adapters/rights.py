@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
+from uuid import uuid4
 
 import confluent_kafka as ck
 import confluent_kafka.admin
@@ -18,17 +19,35 @@ def missing_rights(
     *,
     read: Sequence[str],
     write: Sequence[str],
+    group: str,
+    transactional_id: str = "",
     client_config: Mapping[str, Any] | None = None,
     timeout_s: float = 10.0,
 ) -> list[str]:
-    """A sentence for each right on a topic that the ACLs withhold. A broker without ACLs withholds none.
+    """A sentence for each right that the ACLs withhold. A broker without ACLs withholds none.
+
+    Args:
+        read, write: topics.
+        group: the consumer group.
+        transactional_id: what the ids of exactly-once delivery begin with; empty: it is not wanted.
 
     Raises:
         Unavailable: the broker does not answer.
     """
-    admin = _ADMIN.AdminClient(
-        {"bootstrap.servers": bootstrap_servers, "log_level": 0, **(client_config or {})}
-    )
+    settings = {"bootstrap.servers": bootstrap_servers, "log_level": 0, **(client_config or {})}
+    admin = _ADMIN.AdminClient(settings)
+    missing = _on_topics(admin, read, write, timeout_s)
+    if not _may_read(admin, group, timeout_s):
+        missing.append(f"ACL READ on group {group} is missing: grant it to this user.")
+    if transactional_id and not _may_write(settings, transactional_id, timeout_s):
+        missing.append(
+            f"ACL WRITE on transactional ids that begin with {transactional_id}- is missing: grant it to "
+            "this user, or choose at_least_once."
+        )
+    return missing
+
+
+def _on_topics(admin: Any, read: Sequence[str], write: Sequence[str], timeout_s: float) -> list[str]:
     wanted = dict.fromkeys(read, "READ") | dict.fromkeys(write, "WRITE")
     futures = admin.describe_topics(
         ck.TopicCollection(list(wanted)), include_authorized_operations=True, request_timeout=timeout_s
@@ -47,3 +66,27 @@ def missing_rights(
         if allowed is not None and wanted[topic] not in {operation.name for operation in allowed}:
             missing.append(f"ACL {wanted[topic]} on topic {topic} is missing: grant it to this user.")
     return missing
+
+
+def _may_read(admin: Any, group: str, timeout_s: float) -> bool:
+    """A group that is not there yet has no authorized operations to tell, so a doubt is no refusal."""
+    [future] = admin.describe_consumer_groups(
+        [group], include_authorized_operations=True, request_timeout=timeout_s
+    ).values()
+    try:
+        allowed = future.result().authorized_operations
+    except ck.KafkaException as error:
+        return bool(error.args[0].code() != ck.KafkaError.GROUP_AUTHORIZATION_FAILED)
+    return not allowed or "READ" in {operation.name for operation in allowed}
+
+
+def _may_write(settings: Mapping[str, Any], transactional_id: str, timeout_s: float) -> bool:
+    """Found out by taking such an id, and doing nothing with it."""
+    producer = ck.Producer({**settings, "transactional.id": f"{transactional_id}-check-{uuid4().hex}"})
+    try:
+        producer.init_transactions(timeout_s)
+    except ck.KafkaException as error:
+        if error.args[0].code() == ck.KafkaError.TRANSACTIONAL_ID_AUTHORIZATION_FAILED:
+            return False
+        raise Unavailable(f"the broker grants no transactions: {error.args[0].str()}") from error
+    return True

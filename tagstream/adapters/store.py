@@ -9,6 +9,7 @@ import contextlib
 import hashlib
 import heapq
 import importlib.resources
+import itertools
 import re
 import time
 import zlib
@@ -30,6 +31,10 @@ SHARDS = [f"{number:02x}" for number in range(256)]
 DELETE_MARKER_TTL_S = 30 * 24 * 3600
 
 _SCRIPT = importlib.resources.files(__package__).joinpath("put_tags.lua").read_text("utf-8")
+_INDEX_SCRIPT = importlib.resources.files(__package__).joinpath("check_index.lua").read_text("utf-8")
+_BATCH = 1000
+_SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
+_INDEX_SHA = hashlib.sha1(_INDEX_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 _TAGS = TypeAdapter(tuple[Tag, ...])
 _PLAIN_FIELDS = (
     "schema_version",
@@ -85,7 +90,6 @@ class RedisStore:
         self._prefix = f"{prefix}tagstream:"
         self._halted = f"{self._prefix}halted"
         self._delete_marker_ttl_s = delete_marker_ttl_s
-        self._sha = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 
     def put(self, writes: Sequence[Write]) -> list[Standing]:
         if not writes:
@@ -136,8 +140,36 @@ class RedisStore:
         """Every product that is known, deleted ones included; one may come twice. Raises Unavailable."""
         start = f"{self._prefix}{{"
         with _unavailable():
-            for key in self._redis.scan_iter(f"{self._prefix}{{*}}:product:*", count=1000):
+            for key in self._redis.scan_iter(f"{self._prefix}{{*}}:product:*", count=_BATCH):
                 yield key.decode().removeprefix(start).split("}:product:", 1)[1]
+
+    def check_index(self, *, mend: bool) -> Iterator[tuple[str, str]]:
+        """(product_id, what is wrong) of each product whose entries are missing in the tag index or have
+        another score, and of each entry of the index that its product does not have. Each is looked at, and
+        mended if wished, in one step, so that a running stream makes no false alarm. Raises Unavailable."""
+        with _unavailable():
+            self._redis.script_load(_INDEX_SCRIPT)
+        for kind, claims in (
+            ("missing in the tag index", ((product_id, "") for product_id in self.product_ids())),
+            ("in the tag index without the tag", self._index_entries()),
+        ):
+            while batch := list(itertools.islice(claims, _BATCH)):
+                with _unavailable():
+                    wrong = self._read([self._index_command(*claim, mend=mend) for claim in batch])
+                yield from ((product_id, kind) for (product_id, _), n in zip(batch, wrong, strict=True) if n)
+
+    def _index_entries(self) -> Iterator[tuple[str, str]]:
+        """(product_id, "group=value"); one may come twice."""
+        with _unavailable():
+            for key in self._redis.scan_iter(f"{self._prefix}{{??}}:tag:*", count=_BATCH):
+                tag = key.decode().removeprefix(self._prefix).split(":tag:", 1)[1]
+                for member, _ in self._redis.zscan_iter(key, count=_BATCH):
+                    yield member.decode(), tag
+
+    def _index_command(self, product_id: str, tag: str, *, mend: bool) -> tuple[Any, ...]:
+        key = self._product_key(product_id)
+        shard = f"{self._prefix}{{{_shard(product_id)}}}:"
+        return ("EVALSHA", _INDEX_SHA, 1, key, shard, product_id, int(mend), tag)
 
     def begin_rebuild(self) -> None:
         """Let writes with a revision in, and no others, until `end_rebuild`. Harmless when repeated.
@@ -204,7 +236,7 @@ class RedisStore:
         shard = f"{self._prefix}{{{_shard(product.product_id)}}}:"
         return (
             "EVALSHA",
-            self._sha,
+            _SHA,
             2,
             f"{shard}meta",
             f"{shard}product:{product.product_id}",

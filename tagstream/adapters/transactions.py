@@ -154,6 +154,9 @@ class KafkaTransactions:
             old.flush(0)
 
 
+_INITIALISE_PAUSE_S = 0.2
+
+
 def hides_aborted_records(
     bootstrap_servers: str,
     topic: str,
@@ -193,6 +196,18 @@ def _create(topic: str, settings: Mapping[str, Any], deadline_s: float) -> None:
             raise
 
 
+def _initialise(producer: ck.Producer, deadline_s: float) -> None:
+    """Coordinators of a broker that has just started still move: what may be tried again is, until then."""
+    while True:
+        try:
+            producer.init_transactions(_left_s(deadline_s))
+            return
+        except ck.KafkaException as error:
+            if not error.args[0].retriable() or time.monotonic() + _INITIALISE_PAUSE_S >= deadline_s:
+                raise
+        time.sleep(_INITIALISE_PAUSE_S)
+
+
 def _write_both(
     topic: str, aborted: bytes, committed: bytes, settings: Mapping[str, Any], deadline_s: float
 ) -> int:
@@ -205,7 +220,7 @@ def _write_both(
             raise ck.KafkaException(error)
         written.append(message.offset() or 0)
 
-    producer.init_transactions(_left_s(deadline_s))
+    _initialise(producer, deadline_s)
     for value, end in ((aborted, producer.abort_transaction), (committed, producer.commit_transaction)):
         producer.begin_transaction()
         produce(producer, OutRecord(topic, None, value), report, deadline_s)

@@ -4,7 +4,7 @@ TagstreamError
   InvalidEvent          never retried: the record goes to the dead letters with its reason
   Unavailable           retried with backoff, nothing is lost, the worker is healthy but not ready
     StoreNotInitialised   until `jobs/rebuild_store.py` has refilled it
-    ReplicaDied           once more on another replica, then event by event in a process of its own
+    ReplicaDied           or is silent: once more, then event by event in a process of its own
     TransactionAborted    nothing of it can be seen: it is sent again
   Overloaded            not a failure: slow down and try again
   TaggingFailed         the model raised on these events: halved until the guilty one is a dead letter
@@ -42,9 +42,9 @@ class StoreNotInitialised(Unavailable):
 
 
 class ReplicaDied(Unavailable):
-    """The process that had this micro-batch has died. It is tried once more on another replica; if that
-    one dies too, its events go one by one through a process of their own, and the guilty one is a dead
-    letter."""
+    """The process that had this micro-batch has died, or has not answered in time. It is tried once more on
+    another replica; if that one dies or is silent too, its events go one by one through a process of their
+    own, and one of which that dies or falls silent twice is a dead letter."""
 
 
 class TransactionAborted(Unavailable):

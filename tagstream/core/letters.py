@@ -6,7 +6,8 @@ named as Kafka Connect names them where it has the name:
     __connect.errors.topic, .partition, .offset, .stage, .exception.class.name, .exception.message
     tagstream.attempts, tagstream.event_version, tagstream.first_seen_ms
 
-A value too large for the topic is left out; `tagstream.value_omitted_bytes` and `.value_sha256` say so.
+A value too large for the topic is left out; `tagstream.value_omitted_bytes` and `.value_sha256` say so. Its
+own headers are left out too if they alone are as large.
 """
 
 from __future__ import annotations
@@ -62,8 +63,10 @@ def dead_letter(
     ]
     if event_version is not None:
         own.append(("tagstream.event_version", b"%d" % event_version))
-    value = record.value
-    if value is not None and len(value) > _LETTER_VALUE_MAX_BYTES:
+    value, kept_bytes = record.value, sum(len(name) + len(held or b"") for name, held in kept)
+    if kept_bytes > _LETTER_VALUE_MAX_BYTES:
+        kept, kept_bytes = (), 0
+    if value is not None and len(value) + kept_bytes > _LETTER_VALUE_MAX_BYTES:
         own.append(("tagstream.value_omitted_bytes", b"%d" % len(value)))
         own.append(("tagstream.value_sha256", hashlib.sha256(value).hexdigest().encode()))
         value = None

@@ -23,6 +23,8 @@ class OffsetTracker:
         self._outputs: dict[int, tuple[int, OutRecord]] = {}
         self._waiting: deque[tuple[int, tuple[int, OutRecord]]] = deque()
         self._outputs_made = 0
+        #: held by outputs that wait for their transaction
+        self.output_bytes = 0
         self._passed: set[str] = set()
         self._passed_before: set[str] = set()
 
@@ -42,6 +44,7 @@ class OffsetTracker:
         if output is not None:
             self._outputs_made += 1
             self._outputs[offset] = (self._outputs_made, output)
+            self.output_bytes += output.size_bytes
         while self._open and self._open[0][0] in self._done:
             passed, product_id = self._open.popleft()
             self._done.remove(passed)
@@ -55,9 +58,20 @@ class OffsetTracker:
         """The next offset to read, if it moved since the last `committed`."""
         return self._next if self._next != self._committed else None
 
-    def outputs(self) -> list[OutRecord]:
-        """What belongs to the offsets before `committable`, in the order in which it was stored."""
-        return [output for _, output in sorted((made for _, made in self._waiting), key=lambda made: made[0])]
+    def outputs(self, room_bytes: int) -> tuple[int, list[OutRecord]]:
+        """The next offset to read, and what belongs to the offsets before it, in the order in which it was
+        stored. They reach as far as `room_bytes` do, and one output further."""
+        assert self._next is not None, "nothing is committable"
+        waiting, newest, count = list(self._waiting), dict[bytes | None, int](), 0
+        for place, (_, (made, output)) in enumerate(waiting, 1):
+            # A product's outputs may lie the other way round than they were made: those go together.
+            if room_bytes > 0 or made < newest.get(output.key, 0):
+                for _, (earlier, passed) in waiting[count:place]:
+                    newest[passed.key] = max(earlier, newest.get(passed.key, 0))
+                count = place
+            room_bytes -= output.size_bytes
+        next_offset = self._next if count == len(waiting) else waiting[count][0]
+        return next_offset, [output for _, output in sorted((made for _, made in waiting[:count]), key=_made)]
 
     @property
     def holds_outputs(self) -> bool:
@@ -65,7 +79,8 @@ class OffsetTracker:
 
     def committed(self, next_offset: int) -> None:
         while self._waiting and self._waiting[0][0] < next_offset:
-            self._waiting.popleft()
+            _, (_, output) = self._waiting.popleft()
+            self.output_bytes -= output.size_bytes
         self._committed = next_offset
         self._passed_before, self._passed = self._passed, set()
 
@@ -74,7 +89,12 @@ class OffsetTracker:
         self._committed = None
 
     def suspects(self) -> set[str]:
-        """Products whose records a successor may be handling already, when the partition was lost unseen:
-        all that is open, and all that passed since the last commit but one (the last may have failed)."""
-        under_way = {product_id for _, product_id in self._open if product_id is not None}
-        return under_way | self._passed | self._passed_before
+        """Products whose records a successor may have published already, when the partition was lost unseen:
+        all that is done and waits for earlier offsets, and all that passed since the last commit but one
+        (the last may have failed)."""
+        waiting = {product for offset, product in self._open if offset in self._done and product is not None}
+        return waiting | self._passed | self._passed_before
+
+
+def _made(output: tuple[int, OutRecord]) -> int:
+    return output[0]

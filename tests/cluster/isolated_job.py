@@ -23,6 +23,8 @@ class Mortal:
         [text] = batch.texts
         if text.title == "kills":
             os.kill(os.getpid(), signal.SIGKILL)
+        if text.title == "blocks":
+            time.sleep(1000)
         if text.title == "raises":
             raise TaggingFailed("cannot bear it")
         return Scores("mortal", os.getpid(), np.zeros((1, 1), np.float32), ["none"])
@@ -45,6 +47,13 @@ def tagger_of(make: Callable[[], Isolated]) -> ReplicaTagger:
     return ReplicaTagger(None, 5, make)  # type: ignore[arg-type]  # no replica is asked here
 
 
+def wait_until_gone(pid: int) -> None:
+    deadline_s = time.monotonic() + 30
+    while Path(f"/proc/{pid}").exists():
+        assert time.monotonic() < deadline_s, "it is ended"
+        time.sleep(0.1)
+
+
 def main() -> None:
     ray.init()
     for make in (registry_away, killed_while_loading):
@@ -59,13 +68,15 @@ def main() -> None:
         tagger.tag_isolated(one("raises"))
     with pytest.raises(ReplicaDied):
         tagger.tag_isolated(one("kills"))
+    impatient = ReplicaTagger(None, 1, Mortal)  # type: ignore[arg-type]
+    blocked = impatient.tag_isolated(one("fine")).model_generation
+    with pytest.raises(ReplicaDied, match="no answer in 1 s"):
+        impatient.tag_isolated(one("blocks"))
+    wait_until_gone(blocked)
     replicas._ISOLATED_IDLE_S = 0.2
     last = tagger.tag_isolated(one("fine")).model_generation
     assert last != first, "the next one has a new process"
-    deadline_s = time.monotonic() + 30
-    while Path(f"/proc/{last}").exists():
-        assert time.monotonic() < deadline_s, "an idle process is ended"
-        time.sleep(0.1)
+    wait_until_gone(last)
     assert tagger.tag_isolated(one("fine")).model_generation != last
     print("isolated and alive")
 

@@ -16,6 +16,7 @@ import confluent_kafka as ck
 import pytest
 
 from tagstream.adapters import topics
+from tagstream.adapters.apache import ApacheBroker
 from tagstream.adapters.embedded import EmbeddedBroker, EmbeddedStore
 from tagstream.adapters.kafka import KafkaPublisher, KafkaSource
 from tagstream.core.errors import BadSettings, Unavailable
@@ -136,6 +137,23 @@ def test_a_record_too_large_for_the_client_is_named(broker: str, topic: str) -> 
     with pytest.raises(Unavailable, match="MSG_SIZE_TOO_LARGE"):
         publisher.publish([OutRecord(topic, b"k", b"x" * 5000)])
     publisher.publish(out(topic, "small"))
+    publisher.close()
+
+
+def test_a_record_too_large_for_its_topic_is_told_with_what_to_do_and_goes_when_that_is_done(
+    apache_kafka: ApacheBroker,
+) -> None:
+    name, server = uuid4().hex, apache_kafka.address
+    topics.TopicAdmin(server).create([topics.TopicPlan(name, 1, {"max.message.bytes": "2000"})])
+    publisher = KafkaPublisher(server)
+    with pytest.raises(Unavailable, match=r"MSG_SIZE_TOO_LARGE.*tagstream topics check"):
+        publisher.publish([OutRecord(name, b"k", os.urandom(5000))])
+    kit = topics.ck_admin
+    higher = kit.ConfigEntry("max.message.bytes", "9000", incremental_operation=kit.AlterConfigOpType.SET)
+    mended = kit.ConfigResource("topic", name, incremental_configs=[higher])
+    admin = kit.AdminClient({"bootstrap.servers": server})
+    admin.incremental_alter_configs([mended])[mended].result(20)
+    publisher.publish([OutRecord(name, b"k", os.urandom(5000))])
     publisher.close()
 
 

@@ -3,6 +3,7 @@
 committed    what the group has committed on the event topic, seen from outside
 cause        what the fault does, from its first harm until `Fault.inject` returns
 recovery     from the end of the cause until every partition that had lag then has committed more
+standstill   the longest time that a partition with lag has gone without a commit, from before the fault on
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
@@ -76,6 +78,8 @@ class Fault:
     poison: bool = False
     #: this share of the events is published by the fault itself, by `Cell.publish_rest`
     holds_back: float = 0.0
+    #: the broker's folder is a disk of its own of this size
+    disk_mib: int = 0
     #: at least once, a consumer that lost its partitions unseen may publish an older revision and heal it
     reorders: bool = False
 
@@ -92,6 +96,8 @@ class Outcome:
     recovery_s: float | None = None
     #: from the end of the cause until all is committed, nothing is in flight and every zombie has healed
     settled_s: float | None = None
+    #: partition → its longest standstill
+    stood_still_s: dict[int, float] = field(default_factory=dict)
     wall_s: float = 0.0
     skipped: str = ""
     problems: list[str] = field(default_factory=list)
@@ -146,6 +152,44 @@ class Consumer:
         return self._said.exists() and self._said.stat().st_mtime > wall_s
 
 
+class Standstill:
+    """Watches the partitions from outside while it is entered; as fine as the commit interval."""
+
+    def __init__(self, settings: Settings, ends: Callable[[], dict[int, int]]) -> None:
+        self.longest_s: dict[int, float] = {}
+        self._ends = ends
+        self._watch = GroupWatch(
+            settings.kafka_bootstrap_servers, settings.consumer_group, settings.topics.events, timeout_s=1.0
+        )
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="standstill", daemon=True)
+
+    def __enter__(self) -> Standstill:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+        self._watch.close()
+
+    def _run(self) -> None:
+        stands_at: dict[int, int] = {}
+        since_s: dict[int, float] = {}
+        while not self._ended.wait(POLL_S):
+            try:
+                committed = self._watch.committed()
+            except Unavailable:
+                continue
+            now_s = time.monotonic()
+            for partition, end in self._ends().items():
+                offset = committed.get(partition, 0)
+                still_s = now_s - since_s.get(partition, now_s)
+                self.longest_s[partition] = max(still_s, self.longest_s.get(partition, 0.0))
+                if offset >= end or offset != stands_at.get(partition):
+                    stands_at[partition], since_s[partition] = offset, now_s
+
+
 class Cell:
     """What a fault has in its hands."""
 
@@ -158,7 +202,7 @@ class Cell:
         self.host = PictureHost()
         stack.callback(self.host.close)
         self._stack = stack
-        self.broker = self._start_broker()
+        self.broker = self._start_broker(fault.disk_mib)
         self.store = self._start_store()
         self.settings = Settings(
             kafka_bootstrap_servers=self.broker.address if self.broker else options.kafka,
@@ -180,7 +224,7 @@ class Cell:
 
     # ---------------------------------------------------------------- servers
 
-    def _start_broker(self) -> Any:
+    def _start_broker(self, disk_mib: int) -> Any:
         if self.options.kafka:
             return None
         if self.options.broker == "embedded":
@@ -191,7 +235,16 @@ class Cell:
             raise Skipped("tagstream.adapters.apache is not there") from error
         if not (home := os.environ.get("KAFKA_HOME")):
             raise Skipped("KAFKA_HOME names no Apache Kafka")
+        if disk_mib:
+            self._mount(self.folder / "broker", disk_mib)
         return self._stack.enter_context(ApacheBroker(self.folder / "broker", home=Path(home)))
+
+    def _mount(self, folder: Path, size_mib: int) -> None:
+        folder.mkdir()
+        mount = ["mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "tmpfs", str(folder)]
+        if subprocess.run(mount, capture_output=True, check=False).returncode:
+            raise Skipped("only root may mount a small disk")
+        self._stack.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=False)
 
     def _start_store(self) -> EmbeddedStore | None:
         if self.options.redis:
@@ -373,13 +426,15 @@ def _run(cell: Cell, fault: Fault, seed: int, outcome: Outcome) -> None:
     cell.wait_until(lambda: cell.committed_count() >= share * len(at_first), f"{share:.0%} are committed")
     outcome.injected_at = round(cell.committed_count() / len(at_first), 2)
     cell.must(outcome.injected_at < 0.95, "nearly all was committed before it came")
-    fault.inject(cell)
-    ended_wall_s = time.time()
-    outcome.recovery_s = cell.recover()
-    if cell.wait_until(cell.finished, "everything is committed") and cell.wait_until(
-        lambda: cell.settled(ended_wall_s), "every consumer is idle and has healed"
-    ):
-        outcome.settled_s = round(time.time() - ended_wall_s, 1)
+    with Standstill(cell.settings, lambda: cell.ends) as standstill:
+        fault.inject(cell)
+        ended_wall_s = time.time()
+        outcome.recovery_s = cell.recover()
+        if cell.wait_until(cell.finished, "everything is committed") and cell.wait_until(
+            lambda: cell.settled(ended_wall_s), "every consumer is idle and has healed"
+        ):
+            outcome.settled_s = round(time.time() - ended_wall_s, 1)
+    outcome.stood_still_s = {p: round(s, 1) for p, s in sorted(standstill.longest_s.items())}
     cell.end_consumers()
     outcome.findings = examine(cell.settings, expect(records, is_poison))
     outcome.problems += wrong(outcome.findings, fault, options.delivery)

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import redis
@@ -155,6 +156,22 @@ def broker_killed(cell: Cell) -> None:
         raise Skipped("the embedded broker keeps everything in memory")
     broker.kill()
     cell.last_for(cell.options.outage_s / 2)
+    broker.restart()
+
+
+@fault("broker-disk-full", reorders=True, disk_mib=300)
+def broker_disk_full(cell: Cell) -> None:
+    """Not a byte left: the broker gives its log up and ends. Room is made, and it is started again."""
+    broker = cell.own_broker()
+    if cell.options.broker == "embedded":
+        raise Skipped("the embedded broker keeps everything in memory")
+    ballast = broker.folder / "ballast"
+    with suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(2**16))
+    cell.wait_until(lambda: not broker.is_running(), "the broker ends for want of room")
+    cell.last_for(cell.options.outage_s / 2)
+    ballast.unlink()
     broker.restart()
 
 

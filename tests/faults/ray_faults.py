@@ -1,6 +1,7 @@
 """Faults of the stream on a real Ray head, as `ray start` and `serve deploy` make it, with the real model.
 
-    python tests/faults/ray_faults.py [--faults a,b] [--seeds 1,2] [--events N] [--json FILE]
+    python tests/faults/ray_faults.py [--broker embedded|apache] [--faults a,b] [--seeds 1,2] [--events N]
+                                     [--json FILE]
 
 The same past, the same audit and the same table as run.py; one cell after the other: each is a whole Ray.
 """
@@ -40,6 +41,7 @@ class RayCell(Cell):
     def start(self, fault: Fault) -> bool:
         self.api_port = free_port()
         self.heads = 0
+        self.consumer_replicas = fault.consumers
         self.start_head()
         self.deploy()
         return self.wait_until(lambda: bool(self.readiness().get("ready")), "the stream is ready")
@@ -56,6 +58,8 @@ class RayCell(Cell):
         """`serve deploy`; changed `env_vars` make every replica a new one, in turn. Raises Unavailable."""
         config = yaml.safe_load((ROOT / "serve/config.yaml").read_text())
         config["http_options"]["port"] = self.api_port
+        deployments = {one["name"]: one for one in config["applications"][0]["deployments"]}
+        deployments["StreamConsumer"]["autoscaling_config"]["min_replicas"] = self.consumer_replicas
         config["applications"][0]["runtime_env"]["env_vars"].update(env_vars)
         path = self.folder / "config.yaml"
         path.write_text(yaml.safe_dump(config))
@@ -95,7 +99,7 @@ class RayCell(Cell):
 
 def fault(name: str, **how: Any) -> Callable[[Callable[[RayCell], None]], Callable[[RayCell], None]]:
     def register(inject: Callable[[RayCell], None]) -> Callable[[RayCell], None]:
-        FAULTS[name] = Fault(name, inject, **how)
+        FAULTS[name] = Fault(name, inject, **{"consumers": 1, **how})
         return inject
 
     return register
@@ -117,7 +121,7 @@ def controller_killed(cell: RayCell) -> None:
     _kill_one(cell, "ServeController")
 
 
-@fault("ray-rolling-redeploy")
+@fault("ray-rolling-redeploy", consumers=2)
 def rolling_redeploy(cell: RayCell) -> None:
     """Every replica is replaced in mid-stream; the cause has ended when the new ones run alone."""
     before = {process.pid for process in cell.processes_of("ServeReplica:")}
@@ -151,6 +155,7 @@ def _kill_one(cell: RayCell, name: str) -> None:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--broker", choices=("embedded", "apache"), default="embedded")
     parser.add_argument("--faults", default=",".join(FAULTS))
     parser.add_argument("--seeds", default="1")
     parser.add_argument("--events", type=int, default=6000)
@@ -159,7 +164,7 @@ def main() -> int:
     names = given.faults.split(",")
     if unknown := set(names) - FAULTS.keys():
         parser.error(f"no such fault: {', '.join(sorted(unknown))}")
-    options = Options(products=given.events // VERSIONS, versions=VERSIONS)
+    options = Options(given.broker, products=given.events // VERSIONS, versions=VERSIONS)
     outcomes: list[Outcome] = []
     for seed in map(int, given.seeds.split(",")):
         for name in names:
@@ -169,6 +174,8 @@ def main() -> int:
             print(f"{name} seed {seed}: {'ok' if outcome.ok else 'FAILED'}", file=sys.stderr, flush=True)
             outcomes.append(outcome)
     print(table(outcomes))
+    for outcome in outcomes:
+        print(f"{outcome.fault} seed {outcome.seed}: stood still, partition: s: {outcome.stood_still_s}")
     if given.json:
         given.json.write_text(json.dumps([outcome.as_json() for outcome in outcomes], indent=1) + "\n")
     return 0 if all(outcome.ok for outcome in outcomes) else 1

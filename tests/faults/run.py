@@ -6,6 +6,7 @@
 
 Exit 1 if a promise was broken. recovery s: from the end of the cause until every partition that lagged then
 has committed more (0.1 s or less: the stream was not held up, or all was done before the cause ended).
+still s: the longest that a partition with lag has gone without a commit, of all partitions, outage included.
 settled s: until all is committed, nothing is in flight and every zombie has healed. A skipped fault says why.
 """
 
@@ -22,7 +23,7 @@ from pathlib import Path
 from cell import Fault, Options, Outcome, run_cell
 from faults import FAULTS
 
-COLUMNS = ("lost", "stale", "reordered", "not healed", "duplicates", "recovery s", "settled s")
+COLUMNS = ("lost", "stale", "reordered", "not healed", "duplicates", "recovery s", "settled s", "still s")
 
 
 def run_all(
@@ -60,7 +61,7 @@ def table(outcomes: list[Outcome]) -> str:
 def _row(outcome: Outcome) -> list[str]:
     found = outcome.findings
     counts = (found.lost, found.stale, found.reordered, found.not_healed, found.repeated)
-    waits = (outcome.recovery_s, outcome.settled_s)
+    waits = (outcome.recovery_s, outcome.settled_s, max(outcome.stood_still_s.values(), default=0.0))
     return [*map(str, counts), *("never" if wait_s is None else f"{wait_s:.1f}" for wait_s in waits)]
 
 

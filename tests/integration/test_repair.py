@@ -67,6 +67,10 @@ class Environment:
         [key] = self.client.keys(f"{self.settings.prefix}tagstream:*:product:{product_id}")
         return bytes(key)
 
+    def index_key(self, product_id: str, value: str) -> str:
+        shard = self.store._product_key(product_id).removesuffix(f"product:{product_id}")
+        return f"{shard}tag:colour={value}"
+
     def everything(self) -> dict[str, Standing | None]:
         names = [f"p{n}" for n in range(10)]
         return dict(zip(names, self.store.get(names), strict=True))
@@ -115,10 +119,30 @@ def test_what_the_topic_lacks_is_found_and_published(environment: Environment) -
 def test_what_the_store_lacks_is_found_and_restored_with_its_revision(environment: Environment) -> None:
     before = environment.everything()
     environment.client.delete(environment.key("p8"), environment.key("p3"))
-    assert environment.verify() == {"missing in the store": 2}
+    assert environment.verify() == {"missing in the store": 2, "in the tag index without the tag": 2}
     assert environment.verify(repair=True) == {}
     assert environment.everything() == before
     assert environment.verify() == {}
+
+
+def test_an_index_that_disagrees_with_its_products_is_found_and_mended(environment: Environment) -> None:
+    client, red = environment.client, environment.index_key("p1", "Red")
+    size = environment.store.size()
+    client.zrem(red, "p1")
+    client.zadd(environment.index_key("p2", "Red"), {"p2": 0.9})
+    client.zadd(environment.index_key("p2", "Green"), {"p2": 0.9})
+    client.zadd(environment.index_key("p9", "Red"), {"p9": 0.9})  # deleted
+    client.zadd(environment.index_key("stranger", "Red"), {"stranger": 0.9})
+    wrong = {"missing in the tag index": 2, "in the tag index without the tag": 3}
+    assert environment.verify() == wrong
+    assert environment.verify() == wrong, "to look changes nothing"
+    report = run_verify(environment.settings, repair=True, tell=lambda _: None)
+    assert (report.repaired, dict(report.differences)) == (5, {})
+    assert environment.verify() == {}
+    assert environment.store.find("colour", "Green", 10) == []
+    found = environment.store.find("colour", "Red", 20)
+    assert sorted(found) == [(f"p{n}", 0.5) for n in range(8)]
+    assert environment.store.size() == size
 
 
 def test_other_tags_at_the_same_revision_are_a_difference(environment: Environment) -> None:

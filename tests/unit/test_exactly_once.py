@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import random
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parent))
-from stage import Stage, event, headers
+from stage import LIMITS, Stage, event, headers
 
 from tagstream.adapters.memory import After, MemorySource, MemoryTransactions
 from tagstream.core.errors import StartOver, TransactionAborted, Unavailable
 from tagstream.core.offsets import OffsetTracker
-from tagstream.core.ports import OutRecord
+from tagstream.core.ports import OutRecord, TopicPartition
+
+SIZES_AND_PRODUCTS = st.lists(st.tuples(st.integers(1, 30), st.integers(0, 3)), max_size=12)
 
 
 def transactions(stage: Stage) -> MemoryTransactions:
@@ -145,6 +152,72 @@ def test_outputs_that_wait_keep_the_order_in_which_they_were_stored() -> None:
         tracker.take(offset, "p")
     tracker.done(12, OutRecord("tags", b"p", b"revision 1"))  # the older version went first, after a halt
     tracker.done(11, OutRecord("tags", b"p", b"revision 2"))
-    assert [record.value for record in tracker.outputs()] == [b"revision 1", b"revision 2"]
+    for room_bytes in (1, 1000):  # they are not torn apart either
+        next_offset, outputs = tracker.outputs(room_bytes)
+        assert next_offset == 13
+        assert [record.value for record in outputs] == [b"revision 1", b"revision 2"]
     tracker.committed(13)
-    assert tracker.outputs() == []
+    assert tracker.outputs(1000) == (13, [])
+    assert tracker.output_bytes == 0
+
+
+@settings(deadline=None)
+@given(SIZES_AND_PRODUCTS, st.integers(1, 80), st.randoms())
+def test_outputs_taken_in_portions_are_all_of_them_each_product_in_the_order_in_which_it_was_stored(
+    drawn: list[tuple[int, int]], room_bytes: int, rng: random.Random
+) -> None:
+    tracker, stored = OffsetTracker(epoch=1), list[OutRecord]()
+    for offset in range(len(drawn)):
+        tracker.take(offset, None)
+    for offset in rng.sample(range(len(drawn)), len(drawn)):
+        size_bytes, product = drawn[offset]
+        stored.append(OutRecord("tags", b"%d" % product, b"x" * size_bytes, timestamp_ms=offset))
+        tracker.done(offset, stored[-1])
+    taken: list[OutRecord] = []
+    while tracker.committable() is not None:
+        next_offset, outputs = tracker.outputs(room_bytes)
+        tracker.committed(next_offset)
+        taken += outputs
+        assert all((record.timestamp_ms or 0) < next_offset for record in outputs)
+    for product in range(4):
+        key = b"%d" % product
+        assert [record for record in taken if record.key == key] == [r for r in stored if r.key == key]
+
+
+def test_large_dead_letters_go_in_several_transactions_and_all_go() -> None:
+    stage = Stage(exactly_once=True)
+    sent: list[int] = []
+    commit = transactions(stage).commit
+
+    def noting(records: Sequence[OutRecord], next_offsets: Mapping[TopicPartition, int]) -> None:
+        sent.append(sum(record.size_bytes for record in records))
+        commit(records, next_offsets)
+
+    transactions(stage).commit = noting  # type: ignore[method-assign]
+    for n in range(8):
+        stage.send(f"bad{n}", b"{" + b" " * (6 * 2**20))
+        stage.send(f"p{n}", event(f"p{n}"))
+    stage.turn()
+    assert stage.books == {"consumed": 16, "tagged": 8, "dead_lettered": 8}
+    assert len(stage.dead) == 8
+    assert stage.committed == 16
+    assert len(sent) > 1
+    assert max(sent) < 24 * 2**20
+
+
+def test_dead_letters_that_wait_for_their_transaction_count_as_held() -> None:
+    stage = Stage(inline=False, exactly_once=True, limits=replace(LIMITS, held_max_bytes=2**20))
+    for n in range(8):
+        stage.send(f"p{n}", event(f"p{n}") if n < 4 else b"{" + b" " * 2**18)
+    stage.turn(3)
+    stage.executor.step(1)  # the first micro-batch is not done, so that the second one's letters wait
+    for n in range(8, 12):
+        stage.send(f"p{n}", b"{" + b" " * 2**18)
+    stage.turn(3)
+    assert stage.books["consumed"] == 8, "there is no room for more"
+    stage.executor.inline = True
+    while stage.executor.waiting:
+        stage.executor.step()
+    stage.turn(20)
+    assert stage.books == {"consumed": 12, "tagged": 4, "dead_lettered": 8}
+    assert stage.committed == 12

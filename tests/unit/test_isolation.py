@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pytest
+
 sys.path.insert(0, str(Path(__file__).parent))
 from stage import Stage, event, headers
 
@@ -21,9 +23,33 @@ def test_an_event_that_kills_replicas_is_isolated_after_two_deaths() -> None:
     assert [letter.key for letter in stage.dead] == [b"p2"]
     assert headers(stage.dead[0])["__connect.errors.stage"] == "tag"
     assert "kills" in headers(stage.dead[0])["__connect.errors.exception.message"]
-    assert (stage.tagger.deaths, stage.tagger.isolated_deaths) == (2, 1)
+    assert (stage.tagger.deaths, stage.tagger.isolated_deaths) == (2, 2)
     assert stage.committed == 4
     assert stage.worker.status().ready
+
+
+def test_an_event_on_which_the_tagger_hangs_is_a_dead_letter_and_everything_else_goes_on() -> None:
+    stage = Stage()
+    stage.tagger.hangers = {"hangs"}
+    for n in range(9):
+        stage.send(f"p{n}", event(f"p{n}", title="hangs" if n == 2 else "fine"))
+    stage.turn()
+    assert stage.books == {"consumed": 9, "tagged": 8, "dead_lettered": 1}
+    assert [letter.key for letter in stage.dead] == [b"p2"]
+    assert "no answer in time" in headers(stage.dead[0])["__connect.errors.exception.message"]
+    assert (stage.tagger.deaths, stage.tagger.isolated_deaths) == (2, 2)
+    assert stage.committed == 9
+
+
+@pytest.mark.parametrize("silences", [1, 2, 3])
+def test_slow_replicas_make_no_dead_letters_while_a_process_of_its_own_tags_the_event(silences: int) -> None:
+    stage = Stage()
+    stage.tagger.faults.extend([ReplicaDied("no answer in time")] * silences)  # the third: its own process
+    for n in range(4):
+        stage.send(f"p{n}", event(f"p{n}"))
+    stage.turn()
+    assert stage.books == {"consumed": 4, "tagged": 4}
+    assert stage.dead == []
 
 
 def test_a_replica_that_died_of_something_else_costs_nothing() -> None:

@@ -13,8 +13,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from stage import LIMITS, Stage, deletion, event, headers
 
 from tagstream.adapters.memory import After, MemorySource
-from tagstream.core.errors import StoreNotInitialised, TaggingFailed, Unavailable
+from tagstream.core.errors import InvalidEvent, StoreNotInitialised, TaggingFailed, Unavailable
+from tagstream.core.letters import dead_letter
 from tagstream.core.metrics import Metric
+from tagstream.core.ports import MicroBatch, Record, Scores, Span
 
 
 def test_an_event_is_stored_published_and_then_committed() -> None:
@@ -480,6 +482,42 @@ def test_a_dead_letter_too_large_for_its_topic_goes_without_its_value() -> None:
     [letter] = stage.dead
     assert letter.value is None
     assert headers(letter)["tagstream.value_omitted_bytes"] == "26000001"
+
+
+def test_an_event_with_more_tags_than_a_record_takes_is_a_dead_letter_and_its_neighbours_are_tagged() -> None:
+    stage = Stage()
+    tag = stage.tagger.tag
+
+    def wordy(batch: MicroBatch) -> Scores:
+        spans = [
+            tuple(Span("line", f"{n:06}" * 5, 0.9, 0, 1) for n in range(2000 if text.title == "wordy" else 2))
+            for text in batch.texts
+        ]
+        return replace(tag(batch), spans=spans)
+
+    stage.tagger.tag = wordy  # type: ignore[method-assign]
+    for n in range(3):
+        stage.send(f"p{n}", event(f"p{n}", title="wordy" if n == 1 else "fine"))
+    stage.turn()
+    [letter] = stage.dead
+    assert letter.key == b"p1"
+    assert headers(letter)["__connect.errors.stage"] == "decide"
+    assert "2,002 tags" in headers(letter)["__connect.errors.exception.message"]
+    assert stage.books == {"consumed": 3, "tagged": 2, "dead_lettered": 1}
+
+
+@pytest.mark.parametrize(
+    ("value_mib", "headers_mib", "keeps_value"),
+    [(20, 6, False), (1, 26, True), (26, 26, False), (24, 0, True)],
+)
+def test_a_dead_letter_always_fits_its_topic(value_mib: int, headers_mib: int, keeps_value: bool) -> None:
+    own = (("huge", b"x" * (headers_mib * 2**20)),)
+    record = Record("product-events", 0, 7, b"p1", b"{" + b" " * (value_mib * 2**20 - 1), own)
+    letter = dead_letter(
+        "dead", record, InvalidEvent("é" * 500), attempts=1, event_version=2**53 - 1, now_ms=2**41
+    )
+    assert letter.size_bytes < 25 * 2**20
+    assert (letter.value is not None) == keeps_value
 
 
 def test_what_outlasts_a_revoke_is_put_right_on_the_topic_afterwards() -> None:
