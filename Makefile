@@ -4,10 +4,11 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 DATA ?=
 LIMIT ?=
+FULL ?=
 TITLES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check bench faults fuzz mutants
+.PHONY: help venv demo test check bench ablation faults fuzz mutants
 
 help:  ## show this
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -45,9 +46,12 @@ fuzz: .venv/ready  ## a million hostile inputs through decode and decide, and ma
 mutants: .venv/ready  ## break the promise in the code and see a test catch it
 	$(BIN)/python tests/mutants.py
 
+ablation: .venv/ready  ## towers, fusion and losses side by side, in small: make ablation DATA=folder [FULL=1]
+	$(BIN)/python tests/bench/ablation.py --data $(DATA) $(if $(FULL),,--small)
+
 bench: .venv/ready  ## the README's figures, a JSON line each: make bench [DATA=folder] [TITLES=file]
 	@for bench in overhead throughput memory tagger_speed delivery_cost; do \
 		$(BIN)/python tests/bench/$$bench.py $(if $(DATA),--data $(DATA)) || exit 1; \
 	done
-	@$(if $(DATA),$(BIN)/python tests/bench/quality.py --data $(DATA) $(if $(TITLES),--extra-titles $(TITLES)),\
+	@$(if $(DATA),$(BIN)/python tests/bench/quality.py --data $(DATA) $(if $(TITLES),--extra $(TITLES)),\
 		echo "quality is measured on real products: make bench DATA=folder")

@@ -1,21 +1,28 @@
 """Train a tagger and write it as a model version.
 
-    python jobs/retrain.py --data DIR --out DIR [--extra-titles FILE] [--zh FILE]
+    python jobs/retrain.py --data DIR --out DIR [--taxonomy FILE] [--extra FILE_OR_DIR …] [--zh FILE]
+    python jobs/retrain.py --data DIR --out DIR --run-name NAME --storage DIR [--checkpoint-steps 200]
     ray job submit --working-dir . -- python jobs/retrain.py --data DIR --out DIR --publish s3://…/registry
 
 Starts a local Ray where there is no cluster. The picture half trains on all workers (DDP), the rest on
-the first. With more than one node, DIR must be visible on each. About 12 minutes on 2 cores for
+the first. With more than one node, every DIR must be visible on each. About 12 minutes on 2 cores for
 4,300 pictures and 33,000 further titles.
+
+A run with a name goes on where it was killed, when it is started again with the same settings: on a CPU it
+ends with the bytes of an unbroken run. A half that the data cannot teach is left out, and the run says so.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import tempfile
 import time
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -24,125 +31,355 @@ import ray.train
 import ray.train.torch
 import torch
 import typer
+from ray.train.collective import broadcast_from_rank_zero
+from torch import nn
 
+from jobs.mlflow_run import MlflowRun
+from jobs.sources import Sources
 from tagstream.adapters.registry import Registry
-from tagstream.model.image import ImageTower, ImageTraining, Share
-from tagstream.model.release import release
-from tagstream.model.rows import read_products, read_zh
-from tagstream.model.text import TextTraining
-from tagstream.model.train import Recipe, join_halves, train_image_half, train_text_half, training_set
+from tagstream.core.errors import TagstreamError
+from tagstream.model.batch_size import batch_that_fits
+from tagstream.model.checkpoints import Checkpoints
+from tagstream.model.fit import Hooks, Optimisation, Share, TrainingDiverged
+from tagstream.model.release import release, write_training_report
+from tagstream.model.rows import columns_of, unknown_labels
+from tagstream.model.train import Recipe, TrainingSet, join, train_seeing, train_text
+from tagstream.model.validation import Validation
+
+Say = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What a training run needs to know, as plain values that travel to the workers."""
+    """What a training run needs to know, as plain values that travel to the workers.
 
-    data: str
+    `report`: a folder for the training report. `run_folder`: where the checkpoints of a named run lie.
+    `gpu_memory_gib`: the recipe's picture batch is made smaller until a step takes no more of a GPU.
+    """
+
+    sources: Sources
     out: str
-    extra_titles: str | None = None
-    zh: str | None = None
-    seed: int = 0
-    epochs: int = ImageTraining().epochs
-    limit: int | None = None
+    recipe: str = Recipe().model_dump_json()
+    report: str | None = None
+    provenance: str | None = None
     threads: int = 1
+    run_folder: str | None = None
+    checkpoint_steps: int = 0
+    gpu_memory_gib: float | None = None
     code_revision: str | None = None
 
 
-def train(config: dict[str, Any]) -> None:
-    """Runs on every Ray Train worker; the first one writes the model version.
+def train(config: dict[str, Any]) -> str | None:
+    """Runs on every Ray Train worker; the first one writes the model version and returns its folder.
 
-    `config`: the fields of `Options`.
+    `config`: {"options": Options}.
     """
-    options, started = Options(**config), time.monotonic()
+    options, started = config["options"], time.monotonic()
     torch.set_num_threads(options.threads)
-    context = ray.train.get_context()
-    rank, world = context.get_world_rank(), context.get_world_size()
+    context, device = ray.train.get_context(), ray.train.torch.get_device()
+    share = Share(context.get_world_rank(), context.get_world_size(), _wrapped)
 
     def say(text: str) -> None:
-        if rank == 0:
+        if share.rank == 0:
             print(f"{time.monotonic() - started:6.0f} s  {text}", flush=True)
 
-    extra = read_products(Path(options.extra_titles), options.limit) if options.extra_titles else []
-    zh = read_zh(Path(options.zh), options.limit) if options.zh else []
-    data = training_set(read_products(Path(options.data), options.limit), extra, zh, options.seed)
-    recipe = Recipe(
-        seed=options.seed,
-        text=TextTraining(seed=options.seed),
-        image=replace(ImageTraining(seed=options.seed), epochs=options.epochs),
-    )
-    parts = data.products
-    say(f"products: {len(parts.train)} train, {len(parts.validation)} validate, {len(parts.test)} test")
-    say(f"extra titles: {len(data.extra)} used, {data.left_out} left out: they share an id or title")
-    say(f"Chinese copies: {len(data.zh.train)} to train; taxonomy: {data.taxonomy.size} values")
-
-    def on_epoch(epoch: int, loss: float, _: ImageTower) -> None:
-        left_s = (time.monotonic() - started) / (epoch + 1) * (options.epochs - epoch - 1)
-        say(f"pictures: epoch {epoch + 1}/{options.epochs}, loss {loss:.3f}, about {left_s:.0f} s to go")
-        ray.train.report({"epoch": epoch, "loss": loss})
-
-    device = ray.train.torch.get_device()
-    share = Share(rank, world, ray.train.torch.prepare_model)
-    image = train_image_half(data, recipe, share=share, on_epoch=on_epoch, device=device).cpu()
-    if rank != 0:
-        return
-    text = train_text_half(data, recipe)
-    say("text half trained")
-    trained = join_halves(data, recipe, text, image)
+    recipe = Recipe.model_validate_json(options.recipe)
+    data, unused = options.sources.read(recipe.seed)
+    recipe, left_out = suited(recipe, data)
+    for line in (*described(data), *unused, *left_out):
+        say(line)
+    if options.gpu_memory_gib is not None and recipe.image is not None:
+        rows = batch_that_fits(data, recipe, device, options.gpu_memory_gib, share.world)
+        recipe = with_image(recipe, batch_rows=broadcast_from_rank_zero(rows))
+        say(f"pictures: {rows} rows a step")
+    curves: list[dict[str, Any]] = []
+    hooks = _hooks(options, recipe, data, share, device, say, curves)
+    seeing = None
+    if recipe.image is not None:
+        how = recipe.image.optimisation
+        seeing = train_seeing(data, recipe, share=share, hooks=hooks("pictures", how), device=device).cpu()
+    if share.rank != 0:
+        return None
+    text = None
+    if recipe.text is not None:
+        text = train_text(data, recipe, hooks=hooks("text", recipe.text.optimisation))
+    say("both halves trained" if text and seeing else "the one half trained")
+    trained = join(data, recipe, text, seeing)
     now = datetime.now(UTC).replace(microsecond=0)
-    folder, metrics = release(Path(options.out), data, recipe, trained, now, options.code_revision)
+    described_as = {"provenance": options.provenance} if options.provenance else {}
+    folder, metrics = release(Path(options.out), data, trained, now, options.code_revision, **described_as)
+    if options.report is not None:
+        say(f"report: {write_training_report(Path(options.report), folder.name, data, trained, curves)}")
     for modalities, figures in metrics["test"].items():
         accuracy, f1 = figures["mean_accuracy"], figures["mean_macro_f1"]
-        say(f"test, {modalities}: accuracy {accuracy:.4f}, macro-F1 {f1:.4f}")
+        if accuracy is not None:
+            say(f"test, {modalities}: accuracy {accuracy:.4f}, macro-F1 {f1:.4f}")
     say(f"written: {folder}")
+    return str(folder)
 
 
-def retrain(options: Options, workers: int, use_gpu: bool) -> Path:
-    """Train on the Ray that is connected; returns the new model version's folder under `options.out`."""
-    out = Path(options.out)
-    before = set(out.iterdir()) if out.is_dir() else set()
+def described(data: TrainingSet) -> Iterator[str]:
+    """What was read and what of it teaches nothing, line by line."""
+    parts = data.products
+    yield f"products: {len(parts.train)} train, {len(parts.validation)} validate, {len(parts.test)} test"
+    yield f"extra rows: {len(data.extra)}; pictures to learn from: {len(data.with_pictures)}"
+    yield f"Chinese copies: {len(data.zh.train)} to train; taxonomy: {data.taxonomy.size} values"
+    learned = {group.name for group in data.taxonomy.groups}
+    labelled = {group for row in data.titles_trained_on for group in row.labels}
+    if not data.not_learned:
+        for group in sorted(labelled - learned):
+            yield f"{group} is not learned: it has fewer than two values with enough rows"
+    if scarce := unknown_labels(data.titles_trained_on, data.taxonomy):
+        yield f"{len(scarce)} values are not learned: too few rows, {sum(scarce.values())} together"
+
+
+def suited(recipe: Recipe, data: TrainingSet) -> tuple[Recipe, list[str]]:
+    """The recipe without the halves that the data cannot teach, and a sentence on each of them.
+
+    Raises:
+        ValueError: there is nothing to train.
+    """
+    parts, said = recipe.model_dump(), []
+    if recipe.image is not None and not any(row.image and row.image.is_file() for row in data.with_pictures):
+        parts |= {"image": None, "joint": None}
+        said.append("no training row has a picture: the image half is left out")
+    if recipe.text is not None and not any(
+        row.text.title or row.text.description for row in data.titles_trained_on
+    ):
+        parts |= {"text": None, "joint": None}
+        said.append("no training row has a title: the text half is left out")
+    if parts["text"] is None and parts["image"] is None:
+        raise ValueError(f"there is nothing to train: {'; '.join(said)}")
+    return Recipe.model_validate(parts), said
+
+
+def identity(data: TrainingSet) -> str:
+    """Sixteen hex digits over every row of every part: texts, labels and pictures."""
+    digest = hashlib.sha256()
+    parts = (data.products, data.zh)
+    held = [row for part in parts for row in (*part.validation, *part.test)]
+    for row in (*data.titles_trained_on, *held):
+        fields = (row.product_id, row.text, sorted(row.labels.items()), row.picture_hash)
+        digest.update(repr(fields).encode(errors="replace"))
+    return digest.hexdigest()[:16]
+
+
+def _hooks(
+    options: Options,
+    recipe: Recipe,
+    data: TrainingSet,
+    share: Share,
+    device: torch.device,
+    say: Say,
+    curves: list[dict[str, Any]],
+) -> Callable[[str, Optimisation], Hooks]:
+    """What each half tells and keeps. Raises ValueError if the run's name belongs to another run."""
+    checkpoints = None
+    if options.run_folder is not None:
+        checkpoints = Checkpoints(Path(options.run_folder), options.checkpoint_steps, share.rank == 0)
+        checkpoints.claim(
+            {
+                "recipe": recipe.model_dump(mode="json"),
+                "data": identity(data),
+                "taxonomy": data.taxonomy.content_hash(),
+                "workers": share.world,
+                "threads": options.threads,
+                "device": device.type,
+                "torch": torch.__version__,
+            }
+        )
+    validation = Validation(data, recipe)
+
+    def hooks(half: str, how: Optimisation) -> Hooks:
+        together = half == "pictures"
+        validate = partial(getattr(validation, half)) if how.patience else None
+        on_epoch = _Teller(half, how.epochs, validate, share, together, say, curves)
+        if checkpoints is None:
+            return Hooks(on_epoch=on_epoch)
+        found = checkpoints.hooks(half, on_epoch)
+        if found.saved is not None:
+            say(f"{half}: goes on after step {found.saved['progress']['step']}")
+        return found
+
+    return hooks
+
+
+class _Teller:
+    """Says after each epoch how a half gets on, and what it reaches on the validation part.
+
+    `together`: all workers train this half. The first one's figure is everybody's, so that all stop at once.
+    """
+
+    def __init__(
+        self,
+        half: str,
+        epochs: int,
+        validate: Callable[[Any], float] | None,
+        share: Share,
+        together: bool,
+        say: Say,
+        curves: list[dict[str, Any]],
+    ) -> None:
+        self._half, self._epochs, self._validate, self._say = half, epochs, validate, say
+        self._curves = curves
+        self._share, self._together = share, together
+        self._started, self._epochs_here = time.monotonic(), 0
+
+    def __call__(self, epoch: int, loss: float, module: nn.Module) -> float | None:
+        self._epochs_here += 1
+        left = self._epochs - epoch - 1
+        left_s = (time.monotonic() - self._started) / self._epochs_here * left
+        said, metrics = "", {f"{self._half}_epoch": epoch, f"{self._half}_loss": loss}
+        point: dict[str, Any] = {"part": self._half, "epoch": epoch + 1, "loss": loss}
+        figure = None
+        if self._validate is not None:
+            figure = self._validate(module) if self._share.rank == 0 else None
+            if self._together:
+                figure = broadcast_from_rank_zero(figure)
+            assert figure is not None
+            said = f", validation macro-F1 {figure:.4f}"
+            metrics[f"{self._half}_macro_f1"] = point["macro_f1"] = figure
+        self._curves.append(point)
+        self._say(
+            f"{self._half}: epoch {epoch + 1}/{self._epochs}, loss {loss:.3f}{said}, "
+            f"about {left_s:.0f} s to go"
+        )
+        # A report waits for all workers, and only the first one trains the text half.
+        if self._together or self._share.world == 1:
+            ray.train.report(metrics)
+        return figure
+
+
+def _wrapped(model: nn.Module) -> nn.Module:
+    """DDP where there are several workers. It looks for unused parameters, because some towers have parts
+    that the joint half does not use, and because its buckets then stay as they are: a sum over workers has
+    the same order of terms after a resumption."""
+    wrapped: nn.Module = ray.train.torch.prepare_model(
+        model, parallel_strategy_kwargs={"find_unused_parameters": True}
+    )
+    return wrapped
+
+
+def retrain(options: Options, workers: int, use_gpu: bool, mlflow: MlflowRun | None = None) -> Path:
+    """Train on the Ray that is connected; returns the new model version's folder under `options.out`.
+
+    Raises:
+        ValueError: the data, the recipe or the run's name cannot be used; the message says why.
+        TrainingDiverged: the loss is not a number any more.
+    """
     with tempfile.TemporaryDirectory(prefix="tagstream-train-") as storage:
         trainer = ray.train.torch.TorchTrainer(
             train,
-            train_loop_config=asdict(options),
+            train_loop_config={"options": options},
             scaling_config=ray.train.ScalingConfig(num_workers=workers, use_gpu=use_gpu),
-            run_config=ray.train.RunConfig(storage_path=storage),
+            run_config=ray.train.RunConfig(storage_path=storage, callbacks=[mlflow] if mlflow else None),
         )
-        trainer.fit()
-    (folder,) = set(out.iterdir()) - before
-    return folder
+        try:
+            result = trainer.fit()
+        except ray.train.WorkerGroupError as error:
+            for cause in error.worker_failures.values():
+                if isinstance(cause, (ValueError, OSError, TrainingDiverged, TagstreamError)):
+                    raise cause from error
+            raise
+    return Path(result.return_value)
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="folder with products.csv and its pictures")],
+    data: Annotated[Path, typer.Option(help="a products file and its pictures, or the folder they are in")],
     out: Annotated[Path, typer.Option(help="where the model version's folder is written")],
-    extra_titles: Annotated[
-        Path | None, typer.Option(help="labelled titles without pictures, .csv[.gz]")
+    taxonomy: Annotated[
+        Path | None, typer.Option(help="groups and values, .json or .yaml; default: from the data")
+    ] = None,
+    extra: Annotated[
+        list[Path] | None, typer.Option(help="further labelled products or titles, to train on; repeat it")
     ] = None,
     zh: Annotated[Path | None, typer.Option(help="labelled Chinese copy, items.jsonl")] = None,
-    seed: Annotated[int, typer.Option(help="of the split and of the training")] = 0,
-    epochs: Annotated[int, typer.Option(help="of the picture half")] = ImageTraining().epochs,
+    recipe: Annotated[
+        Path | None, typer.Option(help="the model's parts and their training, .json; see jobs/recipes/")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(help="of the split and of the training")] = None,
+    epochs: Annotated[int | None, typer.Option(help="of the picture half")] = None,
     workers: Annotated[int, typer.Option(help="Ray Train workers")] = 1,
     use_gpu: Annotated[bool, typer.Option(help="one GPU a worker")] = False,
+    fit_batch_to_gpu_memory: Annotated[
+        float | None, typer.Option(help="GiB of a GPU that a step may take; the picture batch is made to fit")
+    ] = None,
     limit: Annotated[int | None, typer.Option(help="read only so many rows of each file")] = None,
+    id: Annotated[str | None, typer.Option(help="column of the ids; found by its name by default")] = None,
+    title: Annotated[str | None, typer.Option(help="column of the titles; `none`: there is none")] = None,
+    description: Annotated[str | None, typer.Option(help="column of the descriptions, or `none`")] = None,
+    image: Annotated[str | None, typer.Option(help="column of the pictures' paths, or `none`")] = None,
+    labels: Annotated[str | None, typer.Option(help="columns that are groups, comma-separated")] = None,
+    brand: Annotated[str | None, typer.Option(help="column of the brands, or `none`")] = None,
+    separators: Annotated[str, typer.Option(help="between several values in a cell")] = "|;",
+    report: Annotated[Path | None, typer.Option(help="folder for a training report, HTML and PNG")] = None,
+    provenance: Annotated[
+        Path | None, typer.Option(help="Markdown for the model card: the data's licences and limits")
+    ] = None,
+    run_name: Annotated[
+        str | None, typer.Option(help="of a run that can be killed and started again")
+    ] = None,
+    storage: Annotated[Path | None, typer.Option(help="where named runs keep their checkpoints")] = None,
+    checkpoint_steps: Annotated[
+        int, typer.Option(help="steps between checkpoints; 0: one after each epoch", min=0)
+    ] = 0,
+    mlflow: Annotated[str | None, typer.Option(help="MLflow tracking URI that the run is logged to")] = None,
     publish: Annotated[str | None, typer.Option(help="registry to publish to; promotes nothing")] = None,
 ) -> None:
     """Train a tagger and write it as a model version."""
-    cpus = os.cpu_count() or 1
-    ray.init(ignore_reinit_error=True)
-    options = Options(
-        data=str(data.resolve()),
-        out=str(out.resolve()),
-        extra_titles=str(extra_titles.resolve()) if extra_titles else None,
-        zh=str(zh.resolve()) if zh else None,
-        seed=seed,
-        epochs=epochs,
-        limit=limit,
-        threads=max(1, cpus // workers),
-        code_revision=_code_revision(),
-    )
-    folder = retrain(options, workers, use_gpu)
+    if (run_name is None) != (storage is None):
+        raise typer.BadParameter("--run-name and --storage belong together")
+    if fit_batch_to_gpu_memory is not None and not use_gpu:
+        raise typer.BadParameter("--fit-batch-to-gpu-memory needs --use-gpu")
+    try:
+        options = Options(
+            sources=Sources(
+                data=str(data.resolve()),
+                extra=tuple(str(path.resolve()) for path in extra or ()),
+                zh=str(zh.resolve()) if zh else None,
+                taxonomy=str(taxonomy.resolve()) if taxonomy else None,
+                columns=columns_of(id, title, description, brand, image, labels, separators),
+                limit=limit,
+            ),
+            out=str(out.resolve()),
+            recipe=chosen(recipe, seed, epochs).model_dump_json(),
+            report=str(report.resolve()) if report else None,
+            provenance=provenance.read_text(encoding="utf-8") if provenance else None,
+            threads=max(1, (os.cpu_count() or 1) // workers),
+            run_folder=str(storage.resolve() / run_name) if storage and run_name else None,
+            checkpoint_steps=checkpoint_steps,
+            gpu_memory_gib=fit_batch_to_gpu_memory,
+            code_revision=_code_revision(),
+        )
+        logged = MlflowRun.start(mlflow, run_name, asdict(options)) if mlflow else None
+        ray.init(ignore_reinit_error=True)
+        folder = retrain(options, workers, use_gpu, logged)
+    except (ValueError, OSError, TrainingDiverged, TagstreamError) as error:
+        raise SystemExit(f"nothing was written: {error}") from None
+    if logged is not None:
+        logged.finish(folder)
     if publish:
         print(f"published {Registry(publish).publish(folder)} to {publish}")
+
+
+def chosen(file: Path | None, seed: int | None, epochs: int | None) -> Recipe:
+    """The recipe of a file, or the default one, with what the command line changes.
+
+    Raises:
+        ValueError: the file is no recipe.
+    """
+    recipe = Recipe.model_validate_json(file.read_bytes()) if file else Recipe()
+    if seed is not None:
+        recipe = recipe.model_copy(update={"seed": seed})
+    return with_image(recipe, epochs=epochs) if epochs is not None else recipe
+
+
+def with_image(recipe: Recipe, **changes: int) -> Recipe:
+    """The recipe with another optimisation of the picture half, if it has one."""
+    if recipe.image is None:
+        return recipe
+    how = recipe.image.optimisation.model_copy(update=changes)
+    return recipe.model_copy(update={"image": recipe.image.model_copy(update={"optimisation": how})})
 
 
 def _code_revision() -> str | None:

@@ -6,10 +6,12 @@ import hashlib
 import hmac
 import ipaddress
 import json
-from collections.abc import Awaitable, Callable
+import time
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, HTTPException, Query, Request
+from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
@@ -17,13 +19,29 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from tagstream.admission import BodyLimit, RateLimit, retry_after
 from tagstream.core.decide import Decider
-from tagstream.core.errors import Overloaded, TaggingFailed, Unavailable
+from tagstream.core.errors import Overloaded, TaggingFailed, TagstreamError, Unavailable
 from tagstream.core.events import ImageRef, ImageUse, ProductTags, Tag
+from tagstream.core.localise import wanted_languages
 from tagstream.core.ports import Images, MicroBatch, Picture, Tagger, TagStore, TextFields
+from tagstream.core.rules import NO_RULES, Rules
+from tagstream.core.taxonomy import Taxonomy
 
 Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
 #: Asks the stream's consumers how they are: (ready, details).
 Readiness = Callable[[], Awaitable[tuple[bool, dict[str, Any]]]]
+
+
+async def _wanted(
+    response: Response,
+    lang: Annotated[str | None, Query(max_length=35, description="a language tag, such as zh")] = None,
+    accept_language: Annotated[str | None, Header()] = None,
+) -> tuple[str, ...]:
+    """The languages that names are wanted in; `lang` goes before the header."""
+    response.headers["Vary"] = "Accept-Language"
+    return wanted_languages(accept_language, lang)
+
+
+Wanted = Annotated[tuple[str, ...], Depends(_wanted)]
 
 
 class TagRequest(BaseModel):
@@ -39,6 +57,14 @@ class TagRequest(BaseModel):
     image: ImageRef | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class NamedTag(Tag):
+    """A tag with the names of its group and value, in the wanted language where there is one."""
+
+    group_name: str | None = None
+    name: str | None = None
+
+
 class TagResponse(BaseModel):
     model_config = ConfigDict(protected_namespaces=())
 
@@ -47,7 +73,11 @@ class TagResponse(BaseModel):
     taxonomy_version: str
     image: ImageUse
     image_reason: str
-    tags: tuple[Tag, ...]
+    tags: tuple[NamedTag, ...]
+
+
+class NamedProductTags(ProductTags):
+    tags: tuple[NamedTag, ...]
 
 
 class TaggedProduct(BaseModel):
@@ -57,6 +87,8 @@ class TaggedProduct(BaseModel):
 
 #: An inline picture of 8 MiB in base64, and the rest of a product.
 BODY_MAX_BYTES = 12 * 2**20
+#: So long a model that was silent is not asked for names again.
+_NAMES_RETRY_S = 10.0
 
 
 def build_api(
@@ -66,6 +98,7 @@ def build_api(
     readiness: Readiness,
     key_hashes: frozenset[str],
     *,
+    rules: Rules = NO_RULES,
     requests_per_s: float = 50.0,
     body_max_bytes: int = BODY_MAX_BYTES,
 ) -> FastAPI:
@@ -80,7 +113,26 @@ def build_api(
     app = FastAPI(title="tagstream", version="1", description="Tags of products, and products by tag.")
     app.add_middleware(BodyLimit, max_bytes=body_max_bytes)
     deciders: dict[str, Decider] = {}
+    silent_until_s: dict[str, float] = {}
     limit = RateLimit(requests_per_s)
+
+    def decider_of(model_version: str) -> Decider:
+        if model_version not in deciders:
+            deciders[model_version] = Decider(tagger.taxonomy(model_version), rules)
+        return deciders[model_version]
+
+    def taxonomy_for_names(model_version: str) -> Taxonomy | None:
+        """None while the model is gone or silent. That is remembered for some seconds: asking takes as long
+        as the tagger's timeout, and every browser names a language."""
+        if model_version not in deciders and time.monotonic() < silent_until_s.get(model_version, 0.0):
+            return None
+        # One request asks; those that come meanwhile do without names.
+        silent_until_s[model_version] = time.monotonic() + _NAMES_RETRY_S
+        try:
+            return decider_of(model_version).taxonomy
+        except TagstreamError:
+            silent_until_s[model_version] = time.monotonic() + _NAMES_RETRY_S
+            return None
 
     def may_see(request: Request, given: Credentials) -> bool:
         if not key_hashes:
@@ -114,19 +166,20 @@ def build_api(
     async def refused(request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 422)
 
-    @app.post("/v1/tag", dependencies=[Depends(authorised)])
-    def tag(wanted: TagRequest) -> TagResponse:
-        """Tags for a product that need not exist. Nothing is stored or published."""
-        picture = images.fetch([wanted.image])[0] if wanted.image else Picture("none")
-        if not wanted.title.strip() and picture.encoded is None:
+    @app.post("/v1/tag", dependencies=[Depends(authorised)], response_model_exclude_none=True)
+    def tag(product: TagRequest, wanted: Wanted) -> TagResponse:
+        """Tags for a product that need not exist. Nothing is stored or published.
+
+        With `lang` or `Accept-Language` they have names; what has none in that language is named by itself.
+        """
+        picture = images.fetch([product.image])[0] if product.image else Picture("none")
+        if not product.title.strip() and picture.encoded is None:
             raise HTTPException(
                 422, f"neither a title nor a usable picture: {picture.reason or 'nothing to tag'}"
             )
-        text = TextFields(wanted.title, wanted.brand, wanted.description, wanted.attributes, wanted.lang)
+        text = TextFields(product.title, product.brand, product.description, product.attributes, product.lang)
         scores = tagger.tag(MicroBatch([text], [picture.encoded]))
-        if scores.model_version not in deciders:
-            deciders[scores.model_version] = Decider(tagger.taxonomy(scores.model_version))
-        decider = deciders[scores.model_version]
+        decider = decider_of(scores.model_version)
         image = scores.image[0] if picture.encoded is not None else picture.use
         return TagResponse(
             model_version=scores.model_version,
@@ -134,16 +187,25 @@ def build_api(
             taxonomy_version=decider.taxonomy.taxonomy_version,
             image=image,
             image_reason=picture.reason,
-            tags=decider.decide(scores.values, [text])[0],
+            tags=_named(decider.decide(scores.values, [text], scores.spans)[0], decider.taxonomy, wanted),
         )
 
-    @app.get("/v1/products/{product_id:path}/tags", dependencies=[Depends(authorised)])
-    def product_tags(product_id: str) -> ProductTags:
-        """What now stands for a product."""
+    @app.get(
+        "/v1/products/{product_id:path}/tags",
+        dependencies=[Depends(authorised)],
+        response_model_exclude_none=True,
+    )
+    def product_tags(product_id: str, wanted: Wanted) -> NamedProductTags:
+        """What now stands for a product; with `lang` or `Accept-Language`, with names."""
         standing = store.get([product_id])[0]
         if standing is None or standing.deleted or standing.product is None:
             raise HTTPException(404, "no tags for this product")
-        return standing.product
+        product = standing.product
+        # The tags stand in the store; that the model is gone or silent must not hide them.
+        taxonomy = taxonomy_for_names(product.model_version) if wanted else None
+        return NamedProductTags.model_validate(
+            {**dict(product), "tags": _named(product.tags, taxonomy, wanted)}
+        )
 
     @app.get("/v1/tags/{group}/{value}/products", dependencies=[Depends(authorised)])
     def products(
@@ -166,6 +228,20 @@ def build_api(
         return JSONResponse({"ready": ready, **shown}, 200 if ready else 503)
 
     return app
+
+
+def _named(tags: Iterable[Tag], taxonomy: Taxonomy | None, wanted: Sequence[str]) -> tuple[NamedTag, ...]:
+    """The tags with names, if any language is wanted; what the taxonomy does not know is named by itself."""
+    if not wanted:
+        return tuple(NamedTag(tag.group, tag.value, tag.score, tag.source) for tag in tags)
+    groups = {group.name: group for group in taxonomy.groups} if taxonomy else {}
+    named = []
+    for tag in tags:
+        group = groups.get(tag.group)
+        group_name = group.name_in(wanted) if group else tag.group
+        name = group.value_name_in(tag.value, wanted) if group else tag.value
+        named.append(NamedTag(tag.group, tag.value, tag.score, tag.source, group_name, name))
+    return tuple(named)
 
 
 def _hash(given: HTTPAuthorizationCredentials) -> str:

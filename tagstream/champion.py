@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -14,7 +16,7 @@ import numpy.typing as npt
 from tagstream.core.errors import IncompatibleModel, TaggingFailed, TagstreamError, Unavailable
 from tagstream.core.events import ImageUse
 from tagstream.core.metrics import Metric
-from tagstream.core.ports import Metrics, MicroBatch, Models, Scores
+from tagstream.core.ports import Metrics, MicroBatch, Models, Scores, Span, TextFields
 from tagstream.core.taxonomy import Taxonomy
 
 log = logging.getLogger("tagstream.champion")
@@ -44,15 +46,23 @@ class Champion:
     """
 
     def __init__(
-        self, models: Models, load: Callable[[str], LoadedModel], metrics: Metrics, watch_interval_s: float
+        self,
+        models: Models,
+        load: Callable[[str], LoadedModel],
+        metrics: Metrics,
+        watch_interval_s: float,
+        extract: Callable[[Sequence[TextFields]], Sequence[tuple[Span, ...]]] | None = None,
     ) -> None:
+        """`extract` finds the spans of a micro-batch's titles, whichever model version answers."""
         self._models = models
         self._load = load
+        self._extract = extract
         self._metrics = metrics
         self._watch_interval_s = watch_interval_s
         self._serving: _Serving | None = None
         self._refused: str = ""
         self._reason = "the champion is being loaded"
+        self._scoring_since_s: dict[int, float] = {}
         self._stopping = threading.Event()
         self._watcher = threading.Thread(target=self._watch, name="champion-watch", daemon=True)
 
@@ -69,16 +79,26 @@ class Champion:
         """False when the watching thread has died, which only a defect can bring about."""
         return self._watcher.is_alive()
 
+    def hangs(self, longer_than_s: float) -> bool:
+        """Whether the model has had one micro-batch for so long."""
+        began_s = min(self._scoring_since_s.copy().values(), default=math.inf)
+        return time.monotonic() - began_s > longer_than_s
+
     def tag(self, batch: MicroBatch) -> Scores:
         """Raises Unavailable while nothing is loaded, TaggingFailed when the model raises."""
         serving = self._serving
         if serving is None:
             raise Unavailable(self._reason)
+        thread = threading.get_ident()
+        self._scoring_since_s[thread] = time.monotonic()
         try:
             values, image = serving.model.score(batch)
+            spans = self._extract(batch.texts) if self._extract is not None else ()
         except Exception as error:  # whatever the model's libraries raise, these events are the cause
             raise TaggingFailed(f"{type(error).__name__}: {error}") from error
-        return Scores(serving.model.model_version, serving.generation, values, image)
+        finally:
+            del self._scoring_since_s[thread]
+        return Scores(serving.model.model_version, serving.generation, values, image, spans)
 
     def taxonomy(self, model_version: str) -> Taxonomy:
         serving = self._serving

@@ -25,6 +25,8 @@ from tagstream.catalogue.folder import ProductFolder, events_of
 from tagstream.catalogue.records import KeyValue
 from tagstream.checks import run_checks
 from tagstream.cli_dead_letters import app as dead_letters_app
+from tagstream.cli_models import app as models_app
+from tagstream.cli_taxonomy import app as taxonomy_app
 from tagstream.core.errors import BadSettings, TagstreamError
 from tagstream.core.ports import OutRecord, Record
 from tagstream.demo import run_demo
@@ -43,6 +45,8 @@ app = typer.Typer(
 topics_app = typer.Typer(no_args_is_help=True, help="Create, list and compare the Kafka topics.")
 app.add_typer(topics_app, name="topics")
 app.add_typer(dead_letters_app, name="dead-letters")
+app.add_typer(models_app, name="models")
+app.add_typer(taxonomy_app, name="taxonomy")
 
 console = Console()
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

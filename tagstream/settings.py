@@ -47,6 +47,10 @@ class Settings(BaseSettings):
     champion_watch_interval_s: float = Field(
         default=5.0, gt=0, description="how often replicas look for a new champion"
     )
+    extractor: Path | None = Field(
+        default=None, description="folder of an extractor; unset: no tags are read out of titles"
+    )
+    rules_file: Path | None = Field(default=None, description="JSON or YAML file of rules; they overrule")
     prefix: str = Field(
         default="", pattern=r"^[A-Za-z0-9._-]*$", description="before topics, group and store keys"
     )

@@ -6,8 +6,12 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import Path
+
+import yaml
 
 from tagstream.adapters.images import HttpImages
 from tagstream.adapters.kafka import KafkaPublisher, KafkaSource
@@ -17,7 +21,17 @@ from tagstream.adapters.transactions import KafkaTransactions, hides_aborted_rec
 from tagstream.champion import Champion
 from tagstream.core.errors import BadSettings, StartOver, Unavailable
 from tagstream.core.metrics import Metric
-from tagstream.core.ports import Images, Metrics, Ports, Publisher, Tagger, Transactions
+from tagstream.core.ports import (
+    Images,
+    Metrics,
+    Ports,
+    Publisher,
+    Span,
+    Tagger,
+    TextFields,
+    Transactions,
+)
+from tagstream.core.rules import NO_RULES, Rules
 from tagstream.settings import Settings, load_settings
 from tagstream.worker import Worker, WorkerStatus
 
@@ -116,8 +130,32 @@ def build_registry(settings: Settings) -> Registry:
     return Registry(settings.registry_uri or str(BUNDLED))
 
 
+def load_extractor(
+    folder: Path | None,
+) -> Callable[[Sequence[TextFields]], Sequence[tuple[Span, ...]]] | None:
+    """Raises IncompatibleModel if the folder is not an extractor as it was saved."""
+    if folder is None:
+        return None
+    from tagstream.model.extraction.extractor import Extractor
+
+    return Extractor.load(folder).extract
+
+
+def load_rules(settings: Settings) -> Rules:
+    """The rules of `rules_file`, none without one. Raises BadSettings if it cannot be read."""
+    path = settings.rules_file
+    if path is None:
+        return NO_RULES
+    try:
+        return Rules.read(yaml.safe_load(path.read_text(encoding="utf-8")))  # JSON is YAML too
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadSettings(f"TAGSTREAM_RULES_FILE: {error}") from error
+    except BadSettings as error:
+        raise BadSettings(f"TAGSTREAM_RULES_FILE: {path}: {error}") from error
+
+
 def build_champion(settings: Settings, metrics: Metrics) -> Champion:
-    from tagstream.model.version import load  # seconds of torch, which only taggers need
+    from tagstream.model.loading import load  # seconds of torch, which only taggers need
 
     registry = build_registry(settings)
     return Champion(
@@ -125,6 +163,7 @@ def build_champion(settings: Settings, metrics: Metrics) -> Champion:
         lambda model_version: load(registry.fetch(model_version), threads=1),
         metrics,
         settings.champion_watch_interval_s,
+        load_extractor(settings.extractor),
     )
 
 
@@ -231,7 +270,7 @@ class Stream:
             topics=settings.topics,
             transactions=transactions,
         )
-        self._worker = Worker(ports, settings.decoder, settings.worker_limits, executor)
+        self._worker = Worker(ports, settings.decoder, settings.worker_limits, executor, load_rules(settings))
         if self._closing.is_set():
             self._worker.stop()
         try:

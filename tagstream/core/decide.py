@@ -1,71 +1,113 @@
-"""Step 6: scores + taxonomy + what the event itself says → tags.
+"""Step 6: scores + taxonomy + rules, what the event itself says and what its title names → tags.
 
-Precedence in a group: person > rule > event attribute > extracted > model.
+Precedence in a group: person > rule > event attribute > extracted > model. What overrules others in one
+group takes their tags out of the groups above and below that contradict it, and puts none in their place: the
+ancestors of a stated value are given only if the model gives them. Rules and extracted spans may also name
+groups that are not in the taxonomy; their tags stand behind it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
 import numpy.typing as npt
 
 from tagstream.core.decode import Event
-from tagstream.core.events import ImageUse, ProductTags, Tag
+from tagstream.core.events import ImageUse, ProductTags, Tag, TagSource
+from tagstream.core.hierarchy import Hierarchy
 from tagstream.core.language import language_of
-from tagstream.core.ports import Scores, TextFields, Write
+from tagstream.core.ports import Scores, Span, TextFields, Write
+from tagstream.core.rules import NO_RULES, Rules
 from tagstream.core.taxonomy import Taxonomy
 
 
 class Decider:
     """Turns the scores of one model version into tags, by its own taxonomy."""
 
-    def __init__(self, taxonomy: Taxonomy) -> None:
+    def __init__(self, taxonomy: Taxonomy, rules: Rules = NO_RULES) -> None:
         self.taxonomy = taxonomy
-        self._thresholds = np.array(
-            [value.threshold for group in taxonomy.groups for value in group.values], np.float32
-        )
+        self._rules = rules
+        self._multi = {group.name for group in taxonomy.groups if group.kind == "multi"}
+        self._hierarchy = Hierarchy(taxonomy)
         self._langs = {lang for group in taxonomy.groups for lang in group.langs}
         self._columns_of: dict[str, list[tuple[str, str] | None]] = {}
         self._rank = {group.name: rank for rank, group in enumerate(taxonomy.groups)}
-        self._single = [taxonomy.slices[g.name] for g in taxonomy.groups if g.kind == "single"]
         self._attributes = {
             name.casefold(): group
             for group in taxonomy.groups
             for name in (group.name, *group.names.values())
         }
         self._spoken = {
-            (group.name, name.casefold()): value.value
+            (group.name, spelling): value
             for group in taxonomy.groups
-            for value in group.values
-            for name in (*value.names.values(), value.value)
+            for spelling, value in group.spoken.items()
         }
 
-    def decide(self, scores: npt.NDArray[np.float32], texts: Sequence[TextFields]) -> list[tuple[Tag, ...]]:
-        """`scores` is (events, taxonomy.size); the answer has one tuple an event, in taxonomy order."""
-        chosen = scores >= self._thresholds
-        for columns in self._single:
-            best = scores[:, columns].argmax(axis=1)
-            chosen[:, columns] &= np.arange(columns.stop - columns.start) == best[:, None]
-        rows, columns_of = np.nonzero(chosen)
-        rounded = scores[rows, columns_of].astype(np.float64).round(4).tolist()
+    def decide(
+        self,
+        scores: npt.NDArray[np.float32],
+        texts: Sequence[TextFields],
+        spans: Sequence[tuple[Span, ...]] = (),
+    ) -> list[tuple[Tag, ...]]:
+        """`scores` is (events, taxonomy.size), `spans` one tuple an event or empty; the answer has one tuple
+        an event, in taxonomy order."""
+        settled = self._hierarchy.settled(scores)
+        rows, columns_of = np.nonzero(self._hierarchy.given(scores, settled))
+        rounded = settled[rows, columns_of].astype(np.float64).round(4).tolist()
         found: list[list[tuple[int, float]]] = [[] for _ in texts]
         for row, column, score in zip(rows.tolist(), columns_of.tolist(), rounded, strict=True):
             found[row].append((column, score))
-        return [self._tags(pairs, text) for pairs, text in zip(found, texts, strict=True)]
+        extracted = spans or [()] * len(texts)
+        return [self._tags(*event) for event in zip(found, texts, extracted, strict=True)]
 
-    def _tags(self, found: list[tuple[int, float]], text: TextFields) -> tuple[Tag, ...]:
+    def _tags(
+        self, found: list[tuple[int, float]], text: TextFields, spans: tuple[Span, ...]
+    ) -> tuple[Tag, ...]:
         """`found`: (column, score) of the values above their thresholds, in column order."""
         lang = language_of(text.title, text.lang)
-        stated = self.stated(text) if text.attributes else {}
+        over: list[Tag] = []
+        if self._rules:
+            fitting = ((*named, 1.0) for named in self._rules.fitting(text, lang))
+            over = self._under(over, self._known(fitting, "rule"))
+        if text.attributes:
+            stated = ((group, value, 1.0) for group, value in self.stated(text).items())
+            over = self._under(over, self._known(stated, "event"))
+        if spans:
+            best_first = sorted(spans, key=lambda span: -span.score)
+            over = self._under(over, self._known((span[:3] for span in best_first), "extracted"))
         columns = self._columns(lang if lang in self._langs else "")
         tags = [Tag(*named, score, "model") for column, score in found if (named := columns[column])]
-        if stated:
-            tags = [tag for tag in tags if tag.group not in stated]
-            tags += [Tag(group=g, value=v, score=1.0, source="event") for g, v in stated.items()]
-            tags.sort(key=lambda tag: self._rank[tag.group])
+        if over:
+            tags = self._under(over, tags)
+            tags.sort(key=lambda tag: self._rank.get(tag.group, len(self._rank)))
         return tuple(tags)
+
+    def _known(self, named: Iterable[tuple[str, str, float]], source: TagSource) -> list[Tag]:
+        """Tags of (group, value, score), the first of a single-choice group only. A value of a group of the
+        taxonomy is taken as the live value that it spells, and left out if it spells none."""
+        tags: dict[tuple[str, str], Tag] = {}
+        for group, value, score in named:
+            known = self._spoken.get((group, value.casefold())) if group in self._rank else value
+            if not known:
+                continue
+            key = (group, "" if group in self._rank and group not in self._multi else known)
+            if key not in tags:
+                tags[key] = Tag(group, known, round(score, 4), source)
+        return list(tags.values())
+
+    def _under(self, over: list[Tag], tags: list[Tag]) -> list[Tag]:
+        """`over`, and of `tags` those whose group it leaves open and which contradict neither it nor, of the
+        same source, one that came first."""
+        taken = {tag.group for tag in over}
+        said = {tag.group: tag.value for tag in reversed(over)}
+        kept = list(over)
+        for tag in tags:
+            if tag.group not in taken and self._hierarchy.agree(tag.group, tag.value, said):
+                said.setdefault(tag.group, tag.value)
+                kept.append(tag)
+        return kept
 
     def _columns(self, lang: str) -> list[tuple[str, str] | None]:
         """Of each column: (group, value), or None where the group does not apply to the language."""

@@ -52,6 +52,12 @@ class OutRecord:
     headers: tuple[Header, ...] = ()
     timestamp_ms: int | None = None
 
+    @property
+    def size_bytes(self) -> int:
+        """Key, value and headers."""
+        named = sum(len(name) + len(value or b"") for name, value in self.headers)
+        return len(self.key or b"") + len(self.value or b"") + named
+
 
 class AssignmentListener(Protocol):
     """Called from inside `Source.poll`, on the thread that polls."""
@@ -154,14 +160,27 @@ class MicroBatch:
         return len(self.texts)
 
 
+class Span(NamedTuple):
+    """A stretch of a title, characters `start` to `end` (exclusive), that names a value of a group.
+    `value` is how the tag is written, `score` from 0 to 1."""
+
+    group: str
+    value: str
+    score: float
+    start: int
+    end: int
+
+
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """A replica's answer. `values[i, j]` is the calibrated probability of the taxonomy's j-th value."""
+    """A replica's answer. `values[i, j]` is the calibrated probability of the taxonomy's j-th value.
+    `spans` are what each title was found to name; empty where nothing extracts."""
 
     model_version: str
     model_generation: int
     values: npt.NDArray[np.float32]  # (events, taxonomy.size)
     image: list[ImageUse]  # per event: used, none, or unusable when the picture does not decode
+    spans: Sequence[tuple[Span, ...]] = ()
 
 
 class Tagger(Protocol):
@@ -171,8 +190,8 @@ class Tagger(Protocol):
         """One call a micro-batch.
 
         Raises:
-            Unavailable: no replica answers in time.
-            ReplicaDied: the replica that had it died.
+            Unavailable: the replicas cannot be reached.
+            ReplicaDied: the replica that had it died, or there was no answer in time.
             Overloaded: the replicas refuse more work.
             TaggingFailed: the model raised on it.
         """
@@ -181,8 +200,8 @@ class Tagger(Protocol):
         """The same in a process that serves nobody else, for a batch that replicas died of.
 
         Raises:
-            ReplicaDied: that process died of it.
-            Unavailable: there is no such process yet, or it does not answer in time.
+            ReplicaDied: that process died of it, or did not answer in time and was ended.
+            Unavailable: there is no such process yet, or it is out of reach.
             TaggingFailed: the model raised on it.
         """
 

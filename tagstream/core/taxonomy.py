@@ -4,20 +4,30 @@
      "groups": [{"name": "baseColour", "kind": "single", "langs": ["en"], "parent_group": null,
                  "names": {"en": "Colour", "zh": "颜色"},
                  "values": [{"value": "Navy Blue", "threshold": 0.41, "parent": null,
-                             "names": {"zh": "藏青色"}}, …]}, …]}
+                             "names": {"zh": "藏青色"}},
+                            {"value": "Navy", "replaced_by": "Navy Blue"}, …]}, …]}
 
 The columns of a score matrix are the groups' values in this order. A `single` group gives at most one
 value, a `multi` group every value above its threshold. `langs` is what the group applies to: a group
 without it applies to every language. `parent` names a value of `parent_group`.
+
+A value never leaves: it is `replaced_by` another of its group, or `retired`. Then it is never given as a
+tag, its scores count for its successor, and tags that were stored under it can still be read. `former`
+are values that were replaced and have no column of their own in a model: old value → the present one.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tagstream.core.localise import name_in
+
+VALUE_MAX_CHARS = 64
 
 
 class Value(BaseModel):
@@ -25,50 +35,138 @@ class Value(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    value: str = Field(min_length=1, max_length=64)
+    value: str = Field(min_length=1, max_length=VALUE_MAX_CHARS)
     threshold: float = Field(default=0.5, ge=0, le=1)
     parent: str | None = None
     names: dict[str, str] = Field(default_factory=dict)
+    replaced_by: str | None = None
+    retired: bool = False
+
+    @property
+    def is_live(self) -> bool:
+        return self.replaced_by is None and not self.retired
 
 
-class Group(BaseModel):
+class _Indexed(BaseModel):
+    """Keeps what is looked up often as cached properties."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Without what was cached: it may not fit the updated fields."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in copied.__dict__.keys() - type(self).model_fields.keys():
+            del copied.__dict__[name]
+        return copied
+
+
+class Group(_Indexed):
     """One attribute of a product, such as its colour."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str = Field(min_length=1, max_length=64)
     kind: Literal["single", "multi"] = "single"
     langs: tuple[str, ...] = ()
     parent_group: str | None = None
     names: dict[str, str] = Field(default_factory=dict)
+    former: dict[str, str] = Field(default_factory=dict)
     values: tuple[Value, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Group:
+        known = {value.value: value for value in self.values}
+        if len(known) != len(self.values):
+            raise ValueError(
+                f"group {self.name}: {_first_twice(v.value for v in self.values)!r} stands twice"
+            )
+        for value in self.values:
+            if value.replaced_by is not None and value.retired:
+                raise ValueError(f"{self.name}={value.value}: replaced_by and retired exclude each other")
+            if value.replaced_by is not None and value.replaced_by not in known:
+                raise ValueError(f"{self.name}={value.value}: its successor {value.replaced_by} is unknown")
+            self._walk(value)
+        for old, now in self.former.items():
+            if old in known or now not in known:
+                raise ValueError(f"group {self.name}: the former value {old} → {now} is not one of its kind")
+        return self
+
+    def _walk(self, value: Value) -> Value:
+        """The end of a chain of successors. Raises ValueError if it runs in a circle."""
+        seen = {value.value}
+        while value.replaced_by is not None:
+            value = self.by_value[value.replaced_by]
+            if value.value in seen:
+                raise ValueError(f"{self.name}: {' → '.join(sorted(seen))} replace each other in a circle")
+            seen.add(value.value)
+        return value
+
+    @cached_property
+    def by_value(self) -> Mapping[str, Value]:
+        return {value.value: value for value in self.values}
+
+    @cached_property
+    def spoken(self) -> Mapping[str, str]:
+        """Casefolded spelling → the live value that it means: values, their names, and what they replaced.
+
+        A value's own spelling goes before another's display name, and that before what was replaced.
+        """
+        spoken = {}
+        for old in (*self.former, *(value.value for value in self.values if not value.is_live)):
+            if (now := self.current(old)) is not None:
+                spoken[old.casefold()] = now
+        live = [value for value in self.values if value.is_live]
+        spoken |= {name.casefold(): value.value for value in live for name in value.names.values()}
+        return spoken | {value.value.casefold(): value.value for value in live}
+
+    def current(self, value: str) -> str | None:
+        """What is now said for a value: itself, its last successor, or None if that is retired.
+
+        Raises KeyError for a value that never stood here.
+        """
+        end = self._walk(self.by_value[self.former.get(value, value)])
+        return None if end.retired else end.value
 
     def applies_to(self, lang: str) -> bool:
         return not self.langs or lang in self.langs
 
+    def name_in(self, wanted: Sequence[str]) -> str:
+        """The group's name in the first of these languages that it has one in, else its own."""
+        return name_in(self._own(self.name) | self.names, wanted) or self.name
 
-class Taxonomy(BaseModel):
+    def value_name_in(self, value: str, wanted: Sequence[str]) -> str:
+        """The same for a value, old ones included. What is unknown here is its own name."""
+        known = self.by_value.get(self.former.get(value, value))
+        return name_in(self._own(value) | (known.names if known else {}), wanted) or value
+
+    def _own(self, text: str) -> dict[str, str]:
+        """A group of one language is written in it."""
+        return {self.langs[0]: text} if len(self.langs) == 1 else {}
+
+
+class Taxonomy(_Indexed):
     """All groups of one taxonomy version, in the order of the score columns."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", ignored_types=(cached_property,))
 
     taxonomy_version: str
     groups: tuple[Group, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
     def _is_consistent(self) -> Taxonomy:
-        names = [group.name for group in self.groups]
-        if len(set(names)) != len(names):
-            raise ValueError("a group name stands twice")
-        known = {group.name: {value.value for value in group.values} for group in self.groups}
+        known = {group.name: group for group in self.groups}
+        if len(known) != len(self.groups):
+            raise ValueError(f"the group {_first_twice(group.name for group in self.groups)!r} stands twice")
         for group in self.groups:
-            if len(known[group.name]) != len(group.values):
-                raise ValueError(f"group {group.name}: a value stands twice")
             if group.parent_group is not None and group.parent_group not in known:
                 raise ValueError(f"group {group.name}: its parent group {group.parent_group} is unknown")
+            above = known.get(group.parent_group or "")
             for value in group.values:
-                if value.parent is not None and value.parent not in known.get(group.parent_group or "", ()):
+                if value.parent is not None and (above is None or value.parent not in above.by_value):
                     raise ValueError(f"{group.name}={value.value}: its parent {value.parent} is unknown")
+        for group in self.groups:
+            seen = {group.name}
+            while group.parent_group is not None:
+                group = known[group.parent_group]
+                if group.name in seen:
+                    raise ValueError(f"the groups {', '.join(sorted(seen))} are parents in a circle")
+                seen.add(group.name)
         return self
 
     @cached_property
@@ -94,5 +192,20 @@ class Taxonomy(BaseModel):
 
     def content_hash(self) -> str:
         """Twelve hex digits over everything but the version: a good `taxonomy_version`."""
-        body = self.model_dump_json(exclude={"taxonomy_version"})
+        body = self.model_dump_json(exclude={"taxonomy_version"}, exclude_defaults=True)
         return hashlib.sha256(body.encode()).hexdigest()[:12]
+
+
+def versioned(groups: Iterable[Group]) -> Taxonomy:
+    """The taxonomy of these groups, named by its content. Raises ValueError if they do not fit together."""
+    bare = Taxonomy(taxonomy_version="", groups=tuple(groups))
+    return bare.model_copy(update={"taxonomy_version": bare.content_hash()})
+
+
+def _first_twice(names: Iterable[str]) -> str:
+    seen: set[str] = set()
+    for name in names:
+        if name in seen:
+            return name
+        seen.add(name)
+    return ""

@@ -7,20 +7,17 @@ from typing import Any
 
 _CARD = """# {model_version}
 
-A fused tagger for product events: hashed n-grams of the text and an EfficientNet-Lite0 of the picture,
-joined group by group by calibrated weights. It scores {values} values in {groups} groups, in English
-({english}) and Chinese ({chinese}).
+A tagger for product events: {parts}, joined group by group by calibrated weights.
+It scores {values} values in {groups} groups, in English ({english}) and Chinese ({chinese}).
 
 ## Data
 
-Dataset `{dataset_id}`: {products} products with pictures, {extra} further labelled titles, {zh} Chinese
-copies (text only). {left_out} of the further titles were left out, because they share an id or a normalised
-title with a validation or test row. Values with fewer than 10 training rows are not in the taxonomy.
+Dataset `{dataset_id}`: {products} products, {extra} further labelled rows, {zh} Chinese copies (text only);
+{pictures} rows have a picture. {left_out} of the further rows were left out, because they share an id or a
+normalised title with a validation or test row. Values with fewer than 10 training rows are not in the
+taxonomy.
 
-Licences, as far as known: the fashion products (Kaggle "Fashion Product Images", Myntra catalogue) are
-MIT by second-hand statements only, the Chinese copy (AdvertiseGen) is CC-BY-4.0 or Apache-2.0 by its dataset
-cards. The picture half starts from ImageNet weights under Apache-2.0. No photograph and no title of the
-training data is in this folder; treat the weights as for research and demonstration.
+{provenance}
 
 ## Split
 
@@ -40,13 +37,12 @@ noise.
 
 ## Limits
 
-- Catalogue photographs on white and English catalogue titles of one shop; other pictures and other trades
-  will be tagged less well, and with more confidence than is due.
-- Chinese groups know clothing alone (tops, skirts and dresses, trousers) and read no pictures; their short
-  titles in training were cut from, or composed of, the labels of long copy.
-- Season and usage follow that shop's catalogue habits more than the product.
 - Text and picture of one event are believed to belong together; a contradiction is not reported.
 """
+
+
+#: What a card says of data that nobody described.
+UNDESCRIBED = "Licences and limits are those of that data: nobody has described them here."
 
 
 def render(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
@@ -54,10 +50,12 @@ def render(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
     modalities = metrics["test"]
     lines = ["| group | " + " | ".join(f"{name}: accuracy / macro-F1 / ECE" for name in modalities) + " |"]
     lines.append("|---" * (len(modalities) + 1) + "|")
-    for group in modalities["both"]["groups"]:
+    singles = [group for group, of in next(iter(modalities.values()))["groups"].items() if "accuracy" in of]
+    for group in singles:
         cells = [_cell(of["groups"][group], "") for of in modalities.values()]
         lines.append(f"| {group} | " + " | ".join(cells) + " |")
-    lines.append("| **mean** | " + " | ".join(_cell(of, "mean_") for of in modalities.values()) + " |")
+    if singles:
+        lines.append("| **mean** | " + " | ".join(_cell(of, "mean_") for of in modalities.values()) + " |")
     return _CARD.format(**facts, table="\n".join(lines), zh_table=_zh_table(metrics.get("test_zh", {})))
 
 

@@ -16,8 +16,9 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import NamedTuple, TypeVar
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -57,7 +58,8 @@ class HashedNgrams(BaseModel):
         return self.latin_buckets + self.han_buckets
 
 
-class Bags(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Bags:
     """n texts' features: those of text i are at `starts[i]` up to the next start; each bucket stands once."""
 
     buckets: npt.NDArray[np.int64]
@@ -69,6 +71,14 @@ class Bags(NamedTuple):
         """The text that each feature belongs to."""
         lengths = np.diff(np.append(self.starts, len(self.buckets)))
         return np.repeat(np.arange(len(self.starts)), lengths)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def noised(self, share: float, rng: np.random.Generator) -> Bags:
+        """About `share` of the n-grams silenced, the others the louder for it (inverted dropout)."""
+        kept = rng.random(len(self.counts), dtype=np.float32) >= share
+        return replace(self, counts=self.counts * kept / np.float32(1 - share))
 
     def take(self, rows: npt.NDArray[np.int64]) -> Bags:
         """The bags of these texts, in this order."""

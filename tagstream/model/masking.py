@@ -9,9 +9,11 @@ from __future__ import annotations
 import hashlib
 import re
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from tagstream.core.ports import TextFields
+from tagstream.core.taxonomy import Taxonomy
+from tagstream.model.rows import Row
 
 _PEOPLE = [
     "man",
@@ -31,6 +33,8 @@ _PEOPLE = [
 _KEPT = frozenset({"and", "of", "the", "free", "other"})
 _HAN = re.compile("[㐀-鿿豈-﫿]")
 _LETTERS = re.compile(r"[^\W\d_]+")
+#: Plain, U+2010 and soft; NFKC makes the plain one of the full-width and the small one, U+2010 of U+2011.
+_HYPHENS = dict.fromkeys(map(ord, "-\u2010\u00ad"))
 
 
 class LabelWords:
@@ -68,8 +72,24 @@ class LabelWords:
         return " ".join(word for word in _LETTERS.findall(plain) if word not in self.words)
 
 
+def label_words(taxonomies: Sequence[Taxonomy], rows: Sequence[Row]) -> LabelWords:
+    """The words of every value, known or only labelled, of every group that is evaluated on these rows."""
+    labelled = {group for row in rows for group in row.labels}
+    named = {
+        value.value
+        for taxonomy in taxonomies
+        for group in taxonomy.groups
+        if group.name in labelled
+        for value in group.values
+    }
+    evaluated = labelled & {group.name for taxonomy in taxonomies for group in taxonomy.groups}
+    return LabelWords(
+        named | {value for row in rows for group in evaluated for value in row.labels.get(group, ())}
+    )
+
+
 def _plain(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold().replace("-", "")
+    return unicodedata.normalize("NFKC", text).casefold().translate(_HYPHENS)
 
 
 def _forms(word: str) -> set[str]:

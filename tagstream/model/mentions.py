@@ -20,6 +20,8 @@ from tagstream.core.taxonomy import Taxonomy
 
 _HAN = re.compile("[㐀-鿿豈-﫿]")
 _TOKEN = re.compile(r"[^\W_]+")
+#: The rest of a field is not read: it bounds the time that a long description takes.
+MAX_CHARACTERS = 2000
 
 
 def plain(text: str) -> str:
@@ -30,7 +32,7 @@ def plain(text: str) -> str:
 class Mentions:
     """Finds the names of a taxonomy's values; compiled once."""
 
-    def __init__(self, taxonomy: Taxonomy, max_characters: int) -> None:
+    def __init__(self, taxonomy: Taxonomy, max_characters: int = MAX_CHARACTERS) -> None:
         self._size = taxonomy.size
         self._max_characters = max_characters
         #: (tokens of a name) → the groups and columns that it means
@@ -40,13 +42,15 @@ class Mentions:
             columns = {
                 plain(v.value): taxonomy.slices[group.name].start + i for i, v in enumerate(group.values)
             }
+            # A renamed value is still found by its former name.
+            columns = {plain(old): columns[plain(now)] for old, now in group.former.items()} | columns
             for name, column in columns.items():
                 for form in _forms(name) - (columns.keys() - {name}):
                     self._names[tuple(_TOKEN.findall(form))].append((group.name, column))
             if han := [name for name in columns if _HAN.search(name)]:
                 alternatives = "|".join(map(re.escape, sorted(han, key=len, reverse=True)))
                 self._han.append((re.compile(alternatives), columns))
-        self._longest = max(map(len, self._names))
+        self._longest = max(map(len, self._names), default=0)
 
     def find(self, texts: Sequence[TextFields]) -> npt.NDArray[np.float32]:
         """(texts, taxonomy.size): 1 where a field of the text names the value."""

@@ -21,6 +21,7 @@ from tagstream.core.events import ImageUse
 
 MAX_PIXELS = 40_000_000
 WHITE = 255
+_BAND_PIXELS = 1_000_000
 _JPEG = b"\xff\xd8"
 
 
@@ -105,12 +106,19 @@ def _buffer(encoded: bytes) -> Tensor:
 
 
 def _on_white(rgba: Tensor) -> Tensor:
-    if rgba.dtype == torch.uint16:  # a 16-bit PNG
-        rgba = (rgba.to(torch.int32) >> 8).to(torch.uint8)
-    alpha = rgba[3:].float() / 255
-    if bool((alpha == 1).all()):
-        return rgba[:3]
-    return (rgba[:3] * alpha + WHITE * (1 - alpha)).round().to(torch.uint8)
+    """(4, h, w) uint8, or uint16 of a 16-bit PNG → (3, h, w) uint8; a band of rows at a time, because the
+    blend is in floats, which would take seven times the picture's bytes."""
+    _, h, w = rgba.shape
+    rgb = torch.empty((3, h, w), dtype=torch.uint8)
+    rows = max(1, _BAND_PIXELS // w)
+    for top in range(0, h, rows):
+        band = rgba[:, top : top + rows]
+        if band.dtype == torch.uint16:
+            band = (band.to(torch.int32) >> 8).to(torch.uint8)
+        alpha = band[3:].float() / 255
+        blended = band[:3] * alpha + WHITE * (1 - alpha)
+        rgb[:, top : top + rows] = blended.round().to(torch.uint8)
+    return rgb
 
 
 def fit(rgb: Tensor, frame: Frame) -> Tensor:

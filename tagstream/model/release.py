@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -16,7 +16,7 @@ from tagstream.model.evaluate import Modalities, report, score_rows
 from tagstream.model.rows import Row
 from tagstream.model.shorten import short_titles
 from tagstream.model.train import Recipe, Trained, TrainingSet, title_hashes
-from tagstream.model.version import ImageConfig, ModelConfig, Parts, TextConfig, assemble, save
+from tagstream.model.version import ImageConfig, ModelConfig, Stored, TextConfig, assemble, save
 
 LIBRARIES = ("torch", "torchvision", "numpy", "safetensors")
 
@@ -24,27 +24,16 @@ LIBRARIES = ("torch", "torchvision", "numpy", "safetensors")
 def release(
     root: Path,
     data: TrainingSet,
-    recipe: Recipe,
     trained: Trained,
     created: datetime,
     code_revision: str | None = None,
+    provenance: str = card.UNDESCRIBED,
 ) -> tuple[Path, dict[str, Any]]:
-    """Write `root/<model_version>` and return it with its metrics."""
+    """Write `root/<model_version>` and return it with its metrics. `provenance`: what the card says of the
+    data's licences and limits, as Markdown."""
     model_version = f"fused-{created:%Y%m%d-%H%M}-{data.dataset_id()[:6]}"
-    parts = Parts(
-        config=ModelConfig(
-            text=TextConfig(ngrams=recipe.ngrams, width=recipe.text.width),
-            image=ImageConfig(
-                width=recipe.frame.width, height=recipe.frame.height, groups=trained.image_groups
-            ),
-            library_versions={name: installed(name) for name in LIBRARIES},
-        ),
-        taxonomy=trained.taxonomy,
-        text=trained.text.cpu(),
-        image=trained.image.cpu(),
-        fusion=trained.fusion,
-    )
-    metrics = _measure(parts, model_version, data, recipe)
+    stored = stored_of(trained)
+    metrics = _measure(stored, model_version, data, trained.recipe)
     facts = {
         "model_version": model_version,
         "values": trained.taxonomy.size,
@@ -55,8 +44,11 @@ def release(
         "products": len(data.products.train),
         "extra": len(data.extra),
         "zh": len(data.zh.train),
+        "pictures": len(data.with_pictures) if trained.members.seeing else 0,
+        "parts": " and ".join(_parts(trained)),
+        "provenance": provenance.strip(),
         "left_out": data.left_out,
-        "seed": recipe.seed,
+        "seed": trained.recipe.seed,
         "train": len(data.products.train),
         "validation": len(data.products.validation),
         "test": len(data.products.test),
@@ -65,7 +57,7 @@ def release(
     folder = root / model_version
     save(
         folder,
-        parts,
+        stored,
         model_version=model_version,
         dataset_id=data.dataset_id(),
         created=created.isoformat(),
@@ -78,19 +70,89 @@ def release(
     return folder, metrics
 
 
+def stored_of(trained: Trained) -> Stored:
+    """The parts of a model version, on the CPU."""
+    recipe, members = trained.recipe, trained.members
+    config = ModelConfig(
+        text=TextConfig(tower=recipe.text.tower) if recipe.text else None,
+        image=ImageConfig(
+            tower=recipe.image.tower,
+            width=recipe.image.frame.width,
+            height=recipe.image.frame.height,
+            groups=trained.image_groups,
+        )
+        if recipe.image
+        else None,
+        joint=recipe.joint,
+        fusion=recipe.fusion,
+        library_versions={name: installed(name) for name in LIBRARIES},
+    )
+    return Stored(
+        config=config,
+        taxonomy=trained.taxonomy,
+        text=members.text.cpu() if members.text else None,
+        seeing=members.seeing.cpu() if members.seeing else None,
+        fusion=trained.fusion,
+    )
+
+
+def write_training_report(
+    into: Path, model_version: str, data: TrainingSet, trained: Trained, curves: Sequence[Mapping[str, Any]]
+) -> Path:
+    """The report on the test part, as HTML and PNG; returns the HTML file. `curves` as in `write_report`."""
+    from tagstream.model.training_report import write_report  # matplotlib, of the `train` extra
+
+    tagger = assemble(stored_of(trained), model_version, torch.device("cpu"))
+    rows = [*data.products.test, *data.zh.test]
+    return write_report(
+        into,
+        curves,
+        score_rows(tagger, rows),
+        rows,
+        trained.taxonomy,
+        training_counts(data.titles_trained_on),
+        classes=data.spec.classes,
+        title=f"Training report: {model_version}",
+        facts={
+            "training rows": len(data.titles_trained_on),
+            "test rows": len(rows),
+            "seed": trained.recipe.seed,
+        },
+    )
+
+
+_MODALITIES: dict[Modalities, set[str]] = {"both": {"text", "image"}, "text": {"text"}, "image": {"image"}}
+
+
+def trained_halves(stored: Stored) -> tuple[str, ...]:
+    return tuple(name for name, half in (("text", stored.text), ("image", stored.seeing)) if half is not None)
+
+
+def _parts(trained: Trained) -> list[str]:
+    """The halves, in words."""
+    recipe, said = trained.recipe, []
+    if recipe.text is not None:
+        said.append(f"a text half ({recipe.text.tower.architecture})")
+    if recipe.image is not None:
+        said.append(f"a picture half ({recipe.image.tower.architecture})")
+    if recipe.joint is not None:
+        said.append(f"a joint half ({recipe.joint.kind})")
+    return said
+
+
 def _listed(trained: Trained, lang: str) -> str:
     return ", ".join(g.name for g in trained.taxonomy.groups if g.applies_to(lang)) or "no group"
 
 
-def _measure(parts: Parts, model_version: str, data: TrainingSet, recipe: Recipe) -> dict[str, Any]:
+def _measure(stored: Stored, model_version: str, data: TrainingSet, recipe: Recipe) -> dict[str, Any]:
     """Test figures through the serving path, and the training counts that class lists come from."""
-    tagger = assemble(parts, model_version, torch.device("cpu"))
-    modalities: tuple[Modalities, ...] = ("both", "text", "image")
+    tagger = assemble(stored, model_version, torch.device("cpu"))
+    modalities = [name for name, there in _MODALITIES.items() if there <= set(trained_halves(stored))]
     test = {
         name: report(
             score_rows(tagger, data.products.test, name),
             data.products.test,
-            parts.taxonomy,
+            stored.taxonomy,
             data.spec.classes,
         )
         for name in modalities
@@ -105,7 +167,7 @@ def _measure(parts: Parts, model_version: str, data: TrainingSet, recipe: Recipe
     if data.zh.test:
         short = [row for row in short_titles(data.zh.test, 1, recipe.seed + 2) if row.text.title]
         metrics["test_zh"] = {
-            name: report(score_rows(tagger, rows, "text"), rows, parts.taxonomy, {})
+            name: report(score_rows(tagger, rows, "text"), rows, stored.taxonomy, {})
             for name, rows in (("copy", data.zh.test), ("short titles", short))
         }
     return metrics

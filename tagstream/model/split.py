@@ -27,8 +27,14 @@ def normalised_title(title: str) -> str:
     return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", title).casefold()).strip()
 
 
-def near_duplicate_groups(titles: Sequence[str], picture_hashes: Sequence[str | None]) -> list[str]:
-    """A name per row, shared by all rows that are linked by a normalised title or a picture hash."""
+def near_duplicate_groups(
+    titles: Sequence[str], picture_hashes: Sequence[str | None], ids: Sequence[str] | None = None
+) -> list[str]:
+    """A name per row, shared by all rows that are linked by a normalised title or a picture hash.
+
+    A row with neither is like no other. It is named by its id, without `ids` by its place, so that it may
+    fall into another part when rows are added before it. Where there are no titles, give descriptions.
+    """
     parents = list(range(len(titles)))
 
     def root(row: int) -> int:
@@ -46,7 +52,8 @@ def near_duplicate_groups(titles: Sequence[str], picture_hashes: Sequence[str | 
 
     names: dict[int, str] = {}
     for row, (title, picture) in enumerate(zip(normalised, picture_hashes, strict=True)):
-        name = title or f"picture {picture}"
+        own = f"row {row}" if ids is None else f"row {ids[row]}"
+        name = title or (f"picture {picture}" if picture else own)
         names[root(row)] = min(name, names.get(root(row), name))
     return [names[root(row)] for row in range(len(titles))]
 
@@ -81,6 +88,8 @@ class EvaluationSpec(BaseModel):
     validation_ids: tuple[str, ...] = ()
     classes: dict[str, tuple[str, ...]]
     seed: int
+    #: of the words that masked slices hide; None where it was not noted
+    mask_hash: str | None = None
 
     def content_hash(self) -> str:
         body = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)

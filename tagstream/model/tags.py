@@ -8,10 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tagstream.core.taxonomy import Group, Taxonomy, Value
+from tagstream.core.taxonomy import Group, Taxonomy, Value, versioned
 from tagstream.model.losses import FloatArray
 from tagstream.model.names import GROUP_NAMES, value_names
 from tagstream.model.rows import ZH_GROUPS
+from tagstream.model.split import CLASS_MIN_ROWS, class_lists
 
 #: Groups in which a product can have several values.
 MULTI_GROUPS = frozenset({"材质", "颜色", "风格", "图案", "版型", "衣样式"})
@@ -25,7 +26,13 @@ THRESHOLD_MIN, THRESHOLD_MAX = 0.5, 0.9
 def build_taxonomy(
     classes: Mapping[str, Sequence[str]], labels: Iterable[Mapping[str, Sequence[str]]]
 ) -> Taxonomy:
-    """Groups and values as listed; parents by the majority of the labelled rows."""
+    """Groups and values as listed; parents by the majority of the labelled rows.
+
+    Raises:
+        ValueError: no group is listed.
+    """
+    if not classes:
+        raise ValueError("no label has two values with enough rows: there is nothing to learn")
     pairs: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for row in labels:
         for child, parent in PARENT_GROUPS.items():
@@ -56,10 +63,45 @@ def build_taxonomy(
     return versioned(groups)
 
 
-def versioned(groups: Iterable[Group]) -> Taxonomy:
-    """The taxonomy of these groups, named by its content."""
-    bare = Taxonomy(taxonomy_version="", groups=tuple(groups))
-    return bare.model_copy(update={"taxonomy_version": bare.content_hash()})
+def learnable(
+    taxonomy: Taxonomy, labels: Iterable[Mapping[str, Sequence[str]]], min_rows: int = CLASS_MIN_ROWS
+) -> tuple[Taxonomy, list[str]]:
+    """What of a given taxonomy these labelled rows can teach, and a sentence on each group that they cannot.
+
+    Values with fewer than `min_rows` rows are left out, then groups with fewer than two values. What was
+    replaced is a former value of its successor. `labels` are as `read_products` gives them with `taxonomy`.
+
+    Raises:
+        ValueError: nothing is left.
+    """
+    classes = class_lists(labels, min_rows)
+    live = {
+        group.name: [v for v in group.values if v.is_live and v.value in classes.get(group.name, ())]
+        for group in taxonomy.groups
+    }
+    kept = {name: {value.value for value in values} for name, values in live.items() if len(values) > 1}
+    groups = []
+    for group in taxonomy.groups:
+        if group.name not in kept:
+            continue
+        above = taxonomy.group(group.parent_group) if group.parent_group in kept else None
+        values = []
+        for value in live[group.name]:
+            parent = above.current(value.parent) if above is not None and value.parent is not None else None
+            known = above is not None and parent in kept[above.name]
+            values.append(value.model_copy(update={"parent": parent if known else None}))
+        old = [*group.former, *(value.value for value in group.values if not value.is_live)]
+        former = {one: now for one in old if (now := group.current(one)) in kept[group.name]}
+        update = {"values": values, "former": former, "parent_group": above.name if above else None}
+        groups.append(Group.model_validate(group.model_dump() | update))
+    if not groups:
+        raise ValueError(f"no group has two values with {min_rows} labelled rows: there is nothing to learn")
+    left_out = [
+        f"{name}: {len(values)} of its values have {min_rows} labelled rows, two are needed"
+        for name, values in live.items()
+        if name not in kept
+    ]
+    return versioned(groups), left_out
 
 
 def subset(taxonomy: Taxonomy, groups: Sequence[str]) -> Taxonomy:

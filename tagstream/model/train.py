@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+import random
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
+from tagstream.core.ports import MicroBatch
 from tagstream.core.taxonomy import Taxonomy
-from tagstream.model.efficientnet import imagenet_weights
-from tagstream.model.features import HashedNgrams
-from tagstream.model.fields import spread_over_fields
-from tagstream.model.fusion import Fusion, fit_fusion
-from tagstream.model.image import ImageTower, ImageTraining, Share, fit_image, image_logits
-from tagstream.model.losses import targets
-from tagstream.model.mentions import Mentions
+from tagstream.model.fields import changed_harmlessly, spread_over_fields
+from tagstream.model.fit import Hooks, Optimisation, Share, fit
+from tagstream.model.fusion import Fusion, Kind, fit_fusion
+from tagstream.model.halves import ImageHalf, JointConfig, JointHalf, TextHalf
+from tagstream.model.losses import LossConfig, targets
+from tagstream.model.masking import LabelWords, label_words
+from tagstream.model.members import Seeing, SeeingMember, TextMember, refresh_statistics
 from tagstream.model.pictures import Frame, decode_all
+from tagstream.model.pretraining import pretrain
 from tagstream.model.rows import Row
 from tagstream.model.shorten import short_titles
 from tagstream.model.split import (
@@ -32,23 +36,64 @@ from tagstream.model.split import (
     part_of,
     permitted,
 )
-from tagstream.model.tags import build_taxonomy, columns_of, subset, with_thresholds
-from tagstream.model.text import TextTower, TextTraining, fit_text, text_logits
-
-DEFAULT_FRAME = Frame(112, 144)
+from tagstream.model.tagger import Members
+from tagstream.model.tags import build_taxonomy, columns_of, learnable, subset, with_thresholds
+from tagstream.model.towers import ImageTowerConfig, TextTowerConfig
+from tagstream.model.towers.hashed import HashedNgramBag
+from tagstream.model.towers.pictures import EfficientNet
 
 log = logging.getLogger("tagstream.train")
 
 
-@dataclass(frozen=True)
-class Recipe:
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TextTraining(_Strict):
+    """The text half.
+
+    `feature_dropout`: the share of a text's pieces that is left out, anew in every step; `decay`: the plain
+    L2 term; `masked_share`: of the rows that come again without the words that name labels.
+    """
+
+    tower: TextTowerConfig = Field(default_factory=HashedNgramBag)
+    optimisation: Optimisation = Optimisation(epochs=20, batch_rows=256, learning_rate=0.02)
+    loss: LossConfig = LossConfig()
+    feature_dropout: float = Field(default=0.4, ge=0, lt=1)
+    decay: float = Field(default=1e-5, ge=0)
+    masked_share: float = Field(default=0.3, ge=0, le=1)
+    short_titles_per_row: int = Field(default=2, ge=0)
+
+
+class ImageTraining(_Strict):
+    """The picture half, and with it the joint half."""
+
+    tower: ImageTowerConfig = Field(default_factory=EfficientNet)
+    frame: Frame = Frame(112, 144)
+    optimisation: Optimisation = Optimisation(
+        epochs=8, batch_rows=64, learning_rate=1.5e-3, weight_decay=0.02, warm_up=0.2, average_decay=0.99
+    )
+    loss: LossConfig = LossConfig(label_smoothing=0.05, logit_adjustment=0.5)
+    shift_px: int = Field(default=8, ge=0)
+    feature_dropout: float = Field(default=0.4, ge=0, lt=1)
+
+
+class Recipe(_Strict):
+    """Everything that a training run chooses. A half that is None is left out: text only, image only."""
+
     seed: int = 0
-    frame: Frame = DEFAULT_FRAME
-    ngrams: HashedNgrams = field(default_factory=HashedNgrams)
-    text: TextTraining = field(default_factory=TextTraining)
-    image: ImageTraining = field(default_factory=ImageTraining)
-    short_titles_per_row: int = 2
-    pretrained: bool = True
+    text: TextTraining | None = TextTraining()
+    image: ImageTraining | None = ImageTraining()
+    joint: JointConfig | None = None
+    fusion: Kind = "weighted"
+
+    @model_validator(mode="after")
+    def _has_halves(self) -> Recipe:
+        if self.text is None and self.image is None:
+            raise ValueError("a tagger needs a text half or an image half")
+        if self.joint is not None and (self.text is None or self.image is None):
+            raise ValueError("the joint half needs a text half and an image half beside it")
+        return self
 
 
 @dataclass(frozen=True)
@@ -68,8 +113,13 @@ class TrainingSet:
     zh: Parted
     extra: list[Row]
     left_out: int
+    not_learned: tuple[str, ...]
     spec: EvaluationSpec
     taxonomy: Taxonomy
+
+    @property
+    def with_pictures(self) -> list[Row]:
+        return [row for row in (*self.products.train, *self.extra) if row.image]
 
     @property
     def titles_trained_on(self) -> list[Row]:
@@ -85,18 +135,31 @@ class TrainingSet:
 
 def cut(rows: Sequence[Row], seed: int) -> Parted:
     """Train, validation and test, no near-duplicate group in two of them."""
-    names = near_duplicate_groups([row.text.title for row in rows], [row.picture_hash for row in rows])
+    names = near_duplicate_groups(
+        [row.text.title or row.text.description or "" for row in rows],
+        [row.picture_hash for row in rows],
+        [row.product_id for row in rows],
+    )
     parts: dict[Part, list[Row]] = {"train": [], "validation": [], "test": []}
     for row, name in zip(rows, names, strict=True):
         parts[part_of(name, seed)].append(row)
     return Parted(parts["train"], parts["validation"], parts["test"])
 
 
-def training_set(products: Sequence[Row], extra: Sequence[Row], zh: Sequence[Row], seed: int) -> TrainingSet:
+def training_set(
+    products: Sequence[Row],
+    extra: Sequence[Row],
+    zh: Sequence[Row],
+    seed: int,
+    taxonomy: Taxonomy | None = None,
+) -> TrainingSet:
     """Cut, leave out what must not be seen, and list the classes.
 
+    `taxonomy`: what the labels were read through; of it, what these rows can teach is learned. Without one,
+    every column of labels is a group, with the values that have enough rows.
+
     Raises:
-        ValueError: a part is empty: there are too few rows.
+        ValueError: a part is empty, or no group has two values with enough rows: there are too few rows.
     """
     parted, parted_zh = cut(products, seed), cut(zh, seed)
     if not (parted.train and parted.validation and parted.test):
@@ -111,19 +174,27 @@ def training_set(products: Sequence[Row], extra: Sequence[Row], zh: Sequence[Row
     known = {row.product_id for row in parted.train}
     kept = [row for row, may in zip(extra, allowed, strict=True) if may and row.product_id not in known]
     labels = [row.labels for row in (*parted.train, *kept, *parted_zh.train)]
-    classes = {group: values for group, values in class_lists(labels).items() if len(values) > 1}
+    if taxonomy is not None:
+        learned, not_learned = learnable(taxonomy, labels)
+    else:
+        classes = {group: values for group, values in class_lists(labels).items() if len(values) > 1}
+        if not classes:
+            raise ValueError("no group has two values with enough labelled rows: there is nothing to learn")
+        learned, not_learned = build_taxonomy(classes, labels), []
     return TrainingSet(
         products=parted,
         zh=parted_zh,
         extra=kept,
         left_out=allowed.count(False),
+        not_learned=tuple(not_learned),
         spec=EvaluationSpec(
             test_ids=tuple(row.product_id for row in parted.test),
             validation_ids=tuple(row.product_id for row in parted.validation),
             classes=class_lists(row.labels for row in parted.train),
             seed=seed,
+            mask_hash=label_words([learned], products).content_hash(),
         ),
-        taxonomy=build_taxonomy(classes, labels),
+        taxonomy=learned,
     )
 
 
@@ -131,92 +202,148 @@ def training_set(products: Sequence[Row], extra: Sequence[Row], zh: Sequence[Row
 class Trained:
     """A model's parts before they become a version; `taxonomy` has its thresholds."""
 
+    recipe: Recipe
     taxonomy: Taxonomy
     image_groups: tuple[str, ...]
-    text: TextTower
-    image: ImageTower
+    members: Members
     fusion: Fusion
 
 
-def train_image_half(
+def train_seeing(
     data: TrainingSet,
     recipe: Recipe,
     *,
     share: Share | None = None,
-    on_epoch: Callable[[int, float, ImageTower], None] | None = None,
+    hooks: Hooks | None = None,
     device: torch.device | None = None,
-) -> ImageTower:
-    """The picture half, over the groups that products with pictures have (`image_groups`)."""
-    pictures, rows = pictures_of(data.products.train, recipe.frame)
-    own = subset(data.taxonomy, image_groups(data))
+    freeze_statistics: bool | None = None,
+) -> Seeing:
+    """The picture half over the groups that products with pictures have (`image_groups`), and the joint half.
+
+    `freeze_statistics`: of batch normalisation; by default where several processes train.
+
+    Raises:
+        ValueError: there is no product with a picture that decodes.
+        TrainingDiverged: the loss is not a number any more.
+    """
+    how = recipe.image
+    assert how is not None
+    pictures, rows = pictures_of(data.with_pictures, how.frame)
+    if not rows:
+        raise ValueError("no training product has a picture that decodes: leave the image half out")
+    if broken := len(data.with_pictures) - len(rows):
+        log.warning(
+            "%d of %d training pictures are missing or do not decode: they teach nothing",
+            broken,
+            len(data.with_pictures),
+        )
+    own, texts = subset(data.taxonomy, image_groups(data)), [row.text for row in rows]
     torch.manual_seed(recipe.seed)
-    tower = ImageTower(own.size)
-    if recipe.pretrained:
-        tower.backbone.load_imagenet(imagenet_weights())
+    tower = how.tower.build()
+    tower.load_pretrained()
+    joint = None
+    if recipe.joint is not None:
+        text = recipe.joint.text.build()
+        text.learn(texts, recipe.seed)
+        pretrain(text, texts, recipe.seed)
+        joint = JointHalf(recipe.joint, text, tower, own.size)
+    seeing = Seeing(ImageHalf(tower, own.size), joint)
     if device is not None:
-        tower = tower.to(device)
-    target = targets([row.labels for row in rows], own)
-    return fit_image(tower, pictures, target, own, recipe.image, share=share, on_epoch=on_epoch)
+        seeing = seeing.to(device)
+    if device is None or device.type == "cpu":
+        seeing = seeing.to(memory_format=torch.channels_last)
+    member = SeeingMember(
+        seeing,
+        pictures,
+        texts,
+        targets([row.labels for row in rows], own),
+        own,
+        how.loss,
+        shift_px=how.shift_px,
+        feature_dropout=how.feature_dropout,
+        seed=recipe.seed,
+        freeze_statistics=share is not None and share.world > 1
+        if freeze_statistics is None
+        else freeze_statistics,
+    )
+    trained = fit(member, how.optimisation, recipe.seed, share=share, hooks=hooks)
+    assert isinstance(trained, Seeing)
+    refresh_statistics(trained.image, pictures, how.optimisation.batch_rows, recipe.seed)
+    return trained.eval()
 
 
 def image_groups(data: TrainingSet) -> tuple[str, ...]:
-    known = {group for row in data.products.train if row.image for group in row.labels}
+    known = {group for row in data.with_pictures for group in row.labels}
     return tuple(group.name for group in data.taxonomy.groups if group.name in known)
 
 
-def train_text_half(data: TrainingSet, recipe: Recipe) -> TextTower:
-    """The text half, from every permitted title, the Chinese copy, and short titles made of it."""
+def train_text(data: TrainingSet, recipe: Recipe, *, hooks: Hooks | None = None) -> TextHalf:
+    """The text half: permitted titles, variants of some, the Chinese copy and short titles made of it."""
+    how = recipe.text
+    assert how is not None
     english = spread_over_fields([*data.products.train, *data.extra], recipe.seed)
-    short = short_titles(data.zh.train, recipe.short_titles_per_row, recipe.seed)
-    rows = [*english, *data.zh.train, *short]
-    target = targets([row.labels for row in rows], data.taxonomy, [row.unsaid for row in rows])
-    return fit_text([row.text for row in rows], target, data.taxonomy, recipe.ngrams, recipe.text)
-
-
-def join_halves(data: TrainingSet, recipe: Recipe, text: TextTower, image: ImageTower) -> Trained:
-    """Fit fusion and thresholds on the validation rows, which neither half has seen."""
-    groups = image_groups(data)
+    short = short_titles(data.zh.train, how.short_titles_per_row, recipe.seed)
     rows = [
-        *data.products.validation,
-        *data.zh.validation,
-        *short_titles(data.zh.validation, 1, recipe.seed + 1),
+        *english,
+        *masked_rows(english, data.taxonomy, how.masked_share, recipe.seed),
+        *changed_harmlessly([*data.products.train, *data.extra, *short], recipe.seed),
+        *data.zh.train,
+        *short,
     ]
-    texts, has_text, pictures, has_image = half_logits(rows, data.taxonomy, groups, text, image, recipe)
+    texts, target = (
+        [row.text for row in rows],
+        targets([row.labels for row in rows], data.taxonomy, [row.unsaid for row in rows]),
+    )
+    torch.manual_seed(recipe.seed)
+    tower = how.tower.build()
+    tower.learn(texts, recipe.seed)
+    pretrain(tower, [row.text for row in data.titles_trained_on], recipe.seed)
+    half = TextHalf(tower, data.taxonomy.size)
+    member = TextMember(
+        half, texts, target, data.taxonomy, how.loss, feature_dropout=how.feature_dropout, decay=how.decay
+    )
+    trained = fit(member, how.optimisation, recipe.seed, hooks=hooks)
+    assert isinstance(trained, TextHalf)
+    return trained.eval()
+
+
+def masked_rows(rows: Sequence[Row], taxonomy: Taxonomy, share: float, seed: int) -> list[Row]:
+    """A share of the rows without the words that name labels: what is left is what a text may know then."""
+    rng = random.Random(f"masked {seed}")
+    words = LabelWords(value.value for group in taxonomy.groups for value in group.values)
+    masked = (replace(row, text=words.hide(row.text)) for row in rows if rng.random() < share)
+    return [row for row in masked if row.text.title]
+
+
+def join(data: TrainingSet, recipe: Recipe, text: TextHalf | None, seeing: Seeing | None) -> Trained:
+    """Fit fusion and thresholds on the validation rows, which no member has seen."""
+    groups = image_groups(data) if seeing is not None else ()
+    members = Members(
+        data.taxonomy,
+        text,
+        seeing,
+        columns_of(data.taxonomy, groups),
+        recipe.image.frame if recipe.image is not None else None,
+    )
+    plain = [*data.products.validation, *data.zh.validation]
+    plain += short_titles(data.zh.validation, 1, recipe.seed + 1)
+    rows = [*plain, *masked_rows(data.products.validation, data.taxonomy, 1.0, recipe.seed)]
+    said = members.opinions(MicroBatch([row.text for row in rows], [row.encoded for row in rows]))[0]
     target = targets([row.labels for row in rows], data.taxonomy, [row.unsaid for row in rows])
     fusion = fit_fusion(
         data.taxonomy,
-        texts,
-        pictures,
+        said,
         target,
-        has_text,
-        has_image,
+        members.names,
         groups,
         training_target=targets([row.labels for row in data.titles_trained_on], data.taxonomy),
-        picture_target=targets([row.labels for row in data.products.train if row.image], data.taxonomy),
+        picture_target=targets([row.labels for row in data.with_pictures], data.taxonomy),
+        kind=recipe.fusion,
     )
     with torch.inference_mode():
-        scores = fusion(texts, pictures, torch.from_numpy(has_text), torch.from_numpy(has_image)).numpy()
-    return Trained(with_thresholds(data.taxonomy, scores, target), groups, text, image, fusion)
-
-
-def half_logits(
-    rows: Sequence[Row],
-    taxonomy: Taxonomy,
-    groups: tuple[str, ...],
-    text: TextTower,
-    image: ImageTower,
-    recipe: Recipe,
-) -> tuple[Tensor, npt.NDArray[np.bool_], Tensor, npt.NDArray[np.bool_]]:
-    """(text logits, has text, picture logits, has picture), logits as (rows, taxonomy.size)."""
-    texts, has_text = text_logits(
-        text, [row.text for row in rows], recipe.ngrams, Mentions(taxonomy, recipe.ngrams.max_characters)
-    )
-    pictures, uses = decode_all([row.encoded for row in rows], recipe.frame)
-    has_image = np.asarray([use == "used" for use in uses])
-    spread = torch.zeros(len(rows), taxonomy.size)
-    columns = torch.from_numpy(columns_of(taxonomy, groups))
-    spread[torch.from_numpy(has_image).nonzero(), columns] = image_logits(image, pictures)
-    return texts, has_text, spread, has_image
+        scores = fusion(said.take(torch.arange(len(plain)))).numpy()
+    taxonomy = with_thresholds(data.taxonomy, scores, target[: len(plain)])
+    return Trained(recipe, taxonomy, groups, members, fusion)
 
 
 def pictures_of(rows: Sequence[Row], frame: Frame) -> tuple[Tensor, list[Row]]:

@@ -10,14 +10,15 @@
     README.md            the model card
     MANIFEST.json        sha256 of each other file, dataset id, parent, code revision, created
 
-Hashed n-grams need no tokenizer files. Loading checks the manifest, the format and the golden batch.
+A tower that has files of its own, such as a vocabulary, puts them beside: text.*, image.*, joint.*.
+Loading checks the manifest, the format and the golden batch.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,19 +28,22 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import nn
 
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.model import golden
-from tagstream.model.features import HASH_NAME, HashedNgrams
-from tagstream.model.fusion import Fusion
-from tagstream.model.image import MEAN, SCALE, ImageTower
+from tagstream.model.features import HASH_NAME
+from tagstream.model.fusion import Fusion, Kind
+from tagstream.model.halves import ImageHalf, JointConfig, JointHalf, TextHalf
+from tagstream.model.members import Seeing
 from tagstream.model.pictures import Frame
-from tagstream.model.tagger import FusedTagger
+from tagstream.model.tagger import FusedTagger, Members
 from tagstream.model.tags import columns_of
-from tagstream.model.text import TextTower
+from tagstream.model.towers import ImageTowerConfig, TextTowerConfig
+from tagstream.model.towers.base import ImageTower, TextTower
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "MANIFEST.json"
 
 
@@ -48,35 +52,35 @@ class _Strict(BaseModel):
 
 
 class TextConfig(_Strict):
-    """The text half. `ngrams` fixes every feature; weighting is (1 + log count) * idf, L2-normalised."""
+    """The text half and what it reads."""
 
-    architecture: Literal["hashed-ngram-bag"] = "hashed-ngram-bag"
+    tower: TextTowerConfig
     normalisation: Literal["NFKC, casefold"] = "NFKC, casefold"
     fields: tuple[str, ...] = ("title", "brand", "attributes", "description")
-    tokenizer: Literal["none: hashed n-grams need no vocabulary"] = "none: hashed n-grams need no vocabulary"
-    ngrams: HashedNgrams
-    width: int
 
 
 class ImageConfig(_Strict):
     """The picture half and how a picture reaches it."""
 
-    architecture: Literal["efficientnet-lite0"] = "efficientnet-lite0"
+    tower: ImageTowerConfig
     decoder: Literal["torchvision.io"] = "torchvision.io"
     width: int
     height: int
     resize: Literal["bilinear, antialiased"] = "bilinear, antialiased"
     aspect: Literal["kept, centred on white"] = "kept, centred on white"
-    mean: float = MEAN
-    scale: float = SCALE
     groups: tuple[str, ...]
 
 
 class ModelConfig(_Strict):
+    """Everything that a model version must agree with the code about. A half that is None is not there."""
+
     format_version: int = FORMAT_VERSION
     dtype: Literal["float16"] = "float16"
-    text: TextConfig
-    image: ImageConfig
+    text: TextConfig | None = None
+    image: ImageConfig | None = None
+    joint: JointConfig | None = None
+    fusion: Kind = "weighted"
+    hash_name: str = HASH_NAME
     calibration: Literal["in the fusion's weights"] = "in the fusion's weights"
     library_versions: dict[str, str] = Field(default_factory=dict)
 
@@ -91,36 +95,51 @@ class Manifest(_Strict):
     created: str
 
 
-class Parts(_Strict):
+class Stored(_Strict):
     """A tagger taken apart: what a trainer hands over to be saved."""
 
     model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
 
     config: ModelConfig
     taxonomy: Taxonomy
-    text: TextTower
-    image: ImageTower
+    text: TextHalf | None
+    seeing: Seeing | None
     fusion: Fusion
 
+    def modules(self) -> dict[str, nn.Module]:
+        """Prefix of the weights' names → module."""
+        found: dict[str, nn.Module | None] = {"text": self.text, "seeing": self.seeing, "fusion": self.fusion}
+        return {prefix: module for prefix, module in found.items() if module is not None}
 
-def assemble(parts: Parts, model_version: str, device: torch.device) -> FusedTagger:
-    config = parts.config
-    return FusedTagger(
-        model_version,
-        parts.taxonomy,
-        config.text.ngrams,
-        Frame(config.image.width, config.image.height),
-        parts.text,
-        parts.image,
-        columns_of(parts.taxonomy, config.image.groups),
-        parts.fusion,
-        device,
-    )
+    def carriers(self) -> dict[str, TextTower | ImageTower]:
+        """Prefix of the files' names → tower that may have files of its own."""
+        towers: dict[str, TextTower | ImageTower] = {}
+        if self.text is not None:
+            towers["text"] = self.text.tower
+        if self.seeing is not None:
+            towers["image"] = self.seeing.image.tower
+            if self.seeing.joint is not None:
+                towers["joint"] = self.seeing.joint.text
+        return towers
+
+    def members(self) -> Members:
+        image = self.config.image
+        return Members(
+            self.taxonomy,
+            self.text,
+            self.seeing,
+            columns_of(self.taxonomy, image.groups if image else ()),
+            Frame(image.width, image.height) if image else None,
+        )
+
+
+def assemble(stored: Stored, model_version: str, device: torch.device) -> FusedTagger:
+    return FusedTagger(model_version, stored.members(), stored.fusion, device)
 
 
 def save(
     folder: Path,
-    parts: Parts,
+    stored: Stored,
     *,
     model_version: str,
     dataset_id: str,
@@ -139,22 +158,25 @@ def save(
     """
     folder.mkdir(parents=True)
     weights = {
-        f"{half}.{name}": tensor.detach()
+        f"{prefix}.{name}": tensor.detach()
         .to(torch.float16 if tensor.is_floating_point() else tensor.dtype)
         .contiguous()
-        for half, module in (("text", parts.text), ("image", parts.image), ("fusion", parts.fusion))
+        for prefix, module in stored.modules().items()
         for name, tensor in module.state_dict().items()
     }
     save_file(weights, folder / "model.safetensors")
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes for the owner alone
-    _write_json(folder / "config.json", parts.config.model_dump(mode="json"))
-    _write_json(folder / "taxonomy.json", parts.taxonomy.model_dump(mode="json"))
+    _write_json(folder / "config.json", stored.config.model_dump(mode="json"))
+    _write_json(folder / "taxonomy.json", stored.taxonomy.model_dump(mode="json"))
+    for prefix, tower in stored.carriers().items():
+        for name, content in tower.assets().items():
+            (folder / f"{prefix}.{name}").write_bytes(content)
     _write_json(folder / "metrics.json", metrics)
     _write_json(folder / "evaluation_spec.json", evaluation_spec)
     np.save(folder / "training_groups.npy", training_titles, allow_pickle=False)
     (folder / "README.md").write_text(card, encoding="utf-8")
     # Expected scores come from the fp16 weights as stored, computed as serving will compute them.
-    tagger = assemble(read_parts(folder), model_version, torch.device("cpu"))
+    tagger = assemble(read_stored(folder), model_version, torch.device("cpu"))
     golden.write(folder / "golden.npz", tagger)
     manifest = Manifest(
         model_version=model_version,
@@ -200,44 +222,82 @@ def load(folder: Path, *, threads: int | None = None, device: str = "auto") -> F
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     manifest = read_manifest(folder)
-    tagger = assemble(read_parts(folder), manifest.model_version, torch.device(device))
+    tagger = assemble(read_stored(folder), manifest.model_version, torch.device(device))
     golden.check(folder / "golden.npz", tagger)
     return tagger
 
 
-def read_parts(folder: Path) -> Parts:
+def read_stored(folder: Path) -> Stored:
     """The stored parts, unchecked against manifest and golden batch. Raises IncompatibleModel."""
     raw = json.loads((folder / "config.json").read_bytes())
     found = raw.get("format_version") if isinstance(raw, dict) else None
+    if isinstance(raw, dict) and raw.get("architecture") == "generator":
+        raise IncompatibleModel(f"{folder}: a generator has no heads: it cannot be derived from or exported")
     if found != FORMAT_VERSION:
         raise IncompatibleModel(
             f"{folder}: format_version {found}, this code reads {FORMAT_VERSION}; "
-            "update tagstream on this node"
+            "update tagstream on this node, or train the model again"
         )
     try:
         config = ModelConfig.model_validate(raw)
-        taxonomy = Taxonomy.model_validate_json((folder / "taxonomy.json").read_bytes())
-        if config.text.ngrams.hash_name != HASH_NAME or (config.image.mean, config.image.scale) != (
-            MEAN,
-            SCALE,
-        ):
+        if config.hash_name != HASH_NAME:
             raise IncompatibleModel(f"{folder}: its preprocessing is not the one of this code")
+        taxonomy = Taxonomy.model_validate_json((folder / "taxonomy.json").read_bytes())
+        stored = Stored(
+            config=config,
+            taxonomy=taxonomy,
+            text=_text_half(config, taxonomy, folder),
+            seeing=_seeing(config, taxonomy, folder),
+            fusion=Fusion(taxonomy, config.fusion),
+        )
         weights = load_file(folder / "model.safetensors")
-        text = TextTower(config.text.ngrams.buckets, config.text.width, taxonomy.size)
-        image = ImageTower(len(columns_of(taxonomy, config.image.groups)))
-        fusion = Fusion(taxonomy)
-        for half, module in (("text", text), ("image", image), ("fusion", fusion)):
-            prefix = f"{half}."
-            module.load_state_dict(
-                {
-                    name.removeprefix(prefix): tensor
-                    for name, tensor in weights.items()
-                    if name.startswith(prefix)
-                }
-            )
-    except (ValidationError, SafetensorError, RuntimeError, KeyError) as error:
+        for prefix, module in stored.modules().items():
+            own = {
+                name.removeprefix(f"{prefix}."): tensor
+                for name, tensor in weights.items()
+                if name.startswith(f"{prefix}.")
+            }
+            module.load_state_dict(own)
+    except (ValidationError, SafetensorError, RuntimeError, KeyError, ValueError, OSError) as error:
         raise IncompatibleModel(f"{folder}: {error}") from error
-    return Parts(config=config, taxonomy=taxonomy, text=text, image=image, fusion=fusion)
+    return stored
+
+
+def _text_half(config: ModelConfig, taxonomy: Taxonomy, folder: Path) -> TextHalf | None:
+    if config.text is None:
+        return None
+    tower = config.text.tower.build()
+    tower.load_assets(_Files(folder, "text"))
+    return TextHalf(tower, taxonomy.size)
+
+
+def _seeing(config: ModelConfig, taxonomy: Taxonomy, folder: Path) -> Seeing | None:
+    if config.image is None:
+        return None
+    tower = config.image.tower.build()
+    tower.load_assets(_Files(folder, "image"))
+    outputs, joint = len(columns_of(taxonomy, config.image.groups)), None
+    if config.joint is not None:
+        text = config.joint.text.build()
+        text.load_assets(_Files(folder, "joint"))
+        joint = JointHalf(config.joint, text, tower, outputs)
+    return Seeing(ImageHalf(tower, outputs), joint)
+
+
+class _Files(Mapping[str, bytes]):
+    """The files that a tower wrote beside the weights, read when asked for."""
+
+    def __init__(self, folder: Path, prefix: str) -> None:
+        self._paths = {path.name.removeprefix(f"{prefix}."): path for path in folder.glob(f"{prefix}.*")}
+
+    def __getitem__(self, name: str) -> bytes:
+        return self._paths[name].read_bytes()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._paths)
+
+    def __len__(self) -> int:
+        return len(self._paths)
 
 
 def _sha256(path: Path) -> str:

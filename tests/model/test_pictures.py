@@ -2,7 +2,10 @@ from __future__ import annotations
 
 import base64
 import struct
+import subprocess
+import sys
 import zlib
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,6 +83,50 @@ def test_a_decompression_bomb_is_refused_by_its_header() -> None:
     assert len(bomb) < 200
     assert pixel_count(bomb) == 2_500_000_000 > MAX_PIXELS
     assert decode(bomb, FRAME) is None
+
+
+_PEAK_OF_A_DECODE = """
+import resource, sys, torch
+from tagstream.model.pictures import Frame, decode
+torch.set_num_threads(1)
+small, large = (open(path, "rb").read() for path in sys.argv[1:])
+assert decode(small, Frame(112, 144)) is not None
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+picture = decode(large, Frame(112, 144))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, *picture[:, 72, 56].tolist())
+"""
+
+
+@pytest.mark.parametrize(("bits", "most_mib"), [(8, 600), (16, 900)])
+def test_a_transparent_png_of_the_most_pixels_takes_a_few_times_its_own_bytes(
+    tmp_path: Path, bits: int, most_mib: int
+) -> None:
+    side = int(MAX_PIXELS**0.5)
+    paths = [tmp_path / "small.png", tmp_path / "large.png"]
+    for path, pixels in zip(paths, (10, side), strict=True):
+        path.write_bytes(_translucent_png(pixels, bits))
+
+    done = subprocess.run(
+        [sys.executable, "-c", _PEAK_OF_A_DECODE, *map(str, paths)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+
+    grown_kib, *colour = map(int, done.stdout.split())
+    assert colour == [227, 142, 147], "half of it is white"
+    assert grown_kib < most_mib * 1024
+
+
+def _translucent_png(side: int, bits: int) -> bytes:
+    row = b"\0" + b"".join(bytes([value]).ljust(bits // 8, b"\0") for value in (200, 30, 40, 128)) * side
+    squeeze = zlib.compressobj(1)
+    data = b"".join(squeeze.compress(row) for _ in range(side)) + squeeze.flush()
+    header = struct.pack(">IIBBBBB", side, side, bits, 6, 0, 0, 0)
+    chunks = [b"IHDR" + header, b"IDAT" + data, b"IEND"]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(c) - 4) + c + struct.pack(">I", zlib.crc32(c)) for c in chunks
+    )
 
 
 @pytest.mark.parametrize(

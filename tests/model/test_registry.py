@@ -5,8 +5,10 @@ import threading
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from tagstream.adapters.registry import BUNDLED, PromotedMeanwhile, Registry
+from tagstream.cli_models import app
 from tagstream.core.errors import IncompatibleModel, Unavailable
 from tagstream.core.taxonomy import Group, Taxonomy, Value
 
@@ -129,3 +131,16 @@ def test_a_remote_registry_keeps_the_same_promises_and_fetches_into_a_cache(tmp_
     assert [path.name for path in (tmp_path / "cache").iterdir()] == ["one"]
     assert registry.taxonomy("one") == TAXONOMY
     assert registry.versions() == ["one", "two"]
+
+
+def test_promote_makes_a_published_version_the_champion_and_list_shows_it(tmp_path: Path) -> None:
+    registry = Registry(str(tmp_path / "registry"))
+    registry.publish(_version(tmp_path / "trained", "one"))
+    promoted = CliRunner().invoke(app, ["promote", "one", str(tmp_path / "registry")])
+    listed = CliRunner().invoke(app, ["list", str(tmp_path / "registry")])
+
+    assert (promoted.exit_code, registry.champion()) == (0, ("one", 1))
+    assert "one  champion" in listed.output
+    unknown = CliRunner().invoke(app, ["promote", "two", str(tmp_path / "registry")])
+    assert isinstance(unknown.exception, IncompatibleModel)
+    assert registry.champion() == ("one", 1)

@@ -18,7 +18,7 @@ from tagstream.model.train import Trained, TrainingSet
 
 @pytest.fixture
 def saved(tmp_path: Path, tiny_set: TrainingSet, tiny_tagger: Trained, recipe) -> Path:  # type: ignore[no-untyped-def]
-    return release(tmp_path, tiny_set, recipe(), tiny_tagger, datetime(2026, 1, 2, tzinfo=UTC))[0]
+    return release(tmp_path, tiny_set, tiny_tagger, datetime(2026, 1, 2, tzinfo=UTC))[0]
 
 
 def _reseal(folder: Path) -> None:
@@ -87,10 +87,10 @@ def test_a_missing_file_and_a_missing_manifest_are_refused(saved: Path, tmp_path
 
 def test_a_newer_format_is_refused_with_the_remedy(saved: Path) -> None:
     config = json.loads((saved / "config.json").read_text())
-    (saved / "config.json").write_text(json.dumps({**config, "format_version": 2}))
+    (saved / "config.json").write_text(json.dumps({**config, "format_version": 3}))
     _reseal(saved)
 
-    with pytest.raises(IncompatibleModel, match=r"format_version 2.*update tagstream"):
+    with pytest.raises(IncompatibleModel, match=r"format_version 3.*update tagstream"):
         version.load(saved)
 
 
@@ -118,4 +118,4 @@ def test_a_model_version_is_never_written_twice(
     saved: Path, tiny_set: TrainingSet, tiny_tagger: Trained, recipe
 ) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(FileExistsError):
-        release(saved.parent, tiny_set, recipe(), tiny_tagger, datetime(2026, 1, 2, tzinfo=UTC))
+        release(saved.parent, tiny_set, tiny_tagger, datetime(2026, 1, 2, tzinfo=UTC))

@@ -19,7 +19,17 @@ from tagstream.core.ports import Write
 from tagstream.core.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy.model_validate(
-    {"taxonomy_version": "t", "groups": [{"name": "colour", "values": [{"value": "Red"}]}]}
+    {
+        "taxonomy_version": "t",
+        "groups": [
+            {
+                "name": "colour",
+                "langs": ["en"],
+                "names": {"zh": "颜色", "de": "Farbe"},
+                "values": [{"value": "Red", "names": {"zh": "红色", "zh-TW": "紅色", "de": "Rot"}}],
+            }
+        ],
+    }
 )
 KEY = {"Authorization": "Bearer right"}
 
@@ -120,6 +130,65 @@ def tagged(product_id: str) -> ProductTags:
             "tags": [Tag("colour", "Red", 0.5, "model")],
         }
     )
+
+
+@pytest.mark.parametrize(
+    ("accept_language", "lang", "group_name", "name"),
+    [
+        ("zh", None, "颜色", "红色"),
+        ("zh-CN,zh;q=0.9,en;q=0.8", None, "颜色", "红色"),
+        ("zh-Hant-TW", None, "颜色", "红色"),
+        ("ZH-tw", None, "颜色", "紅色"),
+        ("de;q=0.5, zh;q=0.7", None, "颜色", "红色"),
+        ("zh;q=0, de;q=0.001", None, "Farbe", "Rot"),
+        ("fr, de;q=0.1", None, "Farbe", "Rot"),
+        ("en, zh;q=0.5", None, "colour", "Red"),
+        ("fr", None, "colour", "Red"),
+        ("zh;q=2, ;;, de ; q=0.3, *", None, "Farbe", "Rot"),
+        ("zh", "de", "Farbe", "Rot"),
+        (None, "zh_CN", "颜色", "红色"),
+        (None, "tlh", "colour", "Red"),
+    ],
+)
+def test_names_come_in_the_wanted_language(
+    api: Api, accept_language: str | None, lang: str | None, group_name: str, name: str
+) -> None:
+    """The group is English, so it and its values are their own English names."""
+    headers = KEY | ({"Accept-Language": accept_language} if accept_language else {})
+    params = {"lang": lang} if lang else {}
+    api.store.put([Write(tagged("p"), 0)])
+    answers = [
+        api.client.post("/v1/tag", json={"title": "x"}, headers=headers, params=params),
+        api.client.get("/v1/products/p/tags", headers=headers, params=params),
+    ]
+    for answer in answers:
+        [tag] = answer.json()["tags"]
+        assert (tag["value"], tag["group_name"], tag["name"]) == ("Red", group_name, name)
+        assert answer.headers["Vary"] == "Accept-Language"
+
+
+def test_stored_tags_are_shown_although_their_names_cannot_be_had(api: Api) -> None:
+    asked = []
+
+    def silent(model_version: str) -> Taxonomy:
+        asked.append(model_version)
+        raise Unavailable("no replica answers")
+
+    api.tagger.taxonomy = silent  # type: ignore[method-assign]
+    api.store.put([Write(tagged("p"), 0)])
+    for _ in range(3):
+        [tag] = api.client.get("/v1/products/p/tags?lang=zh", headers=KEY).json()["tags"]
+        assert (tag["group_name"], tag["name"]) == ("colour", "Red")
+    assert len(asked) == 1  # a silent tagger takes its whole timeout to say so
+
+
+def test_a_tag_of_another_taxonomy_is_named_by_itself(api: Api) -> None:
+    stored = tagged("p").model_copy(
+        update={"tags": (Tag("colour", "Mauve", 0.5, "model"), Tag("size", "XL", 1.0, "event"))}
+    )
+    api.store.put([Write(stored, 0)])
+    tags = api.client.get("/v1/products/p/tags?lang=zh", headers=KEY).json()["tags"]
+    assert [(tag["group_name"], tag["name"]) for tag in tags] == [("颜色", "Mauve"), ("size", "XL")]
 
 
 def test_who_asks_too_often_is_told_when_to_come_back() -> None:

@@ -13,7 +13,7 @@ from tagstream.champion import Champion
 from tagstream.core.errors import IncompatibleModel, TaggingFailed, Unavailable
 from tagstream.core.events import ImageUse
 from tagstream.core.metrics import Metric
-from tagstream.core.ports import MicroBatch, TextFields
+from tagstream.core.ports import MicroBatch, Span, TextFields
 from tagstream.core.taxonomy import Taxonomy
 
 TAXONOMY = Taxonomy.model_validate(
@@ -70,6 +70,28 @@ def test_before_anything_is_loaded_it_is_unavailable(champion: Champion) -> None
         champion.tag(BATCH)
 
 
+def test_a_model_that_keeps_a_micro_batch_for_too_long_is_told_until_it_lets_go(champion: Champion) -> None:
+    begun, let_go = threading.Event(), threading.Event()
+
+    class Slow(Model):
+        def score(self, batch: MicroBatch) -> tuple[npt.NDArray[np.float32], list[ImageUse]]:
+            begun.set()
+            assert let_go.wait(30)
+            return super().score(batch)
+
+    champion._load = Slow
+    champion.follow()
+    assert not champion.hangs(0)
+    caller = threading.Thread(target=champion.tag, args=(BATCH,))
+    caller.start()
+    assert begun.wait(30)
+    assert champion.hangs(0)
+    assert not champion.hangs(1000)
+    let_go.set()
+    caller.join()
+    assert not champion.hangs(0)
+
+
 def test_a_promotion_is_taken_up_and_told(
     champion: Champion, registry: Registry, metrics: MemoryMetrics
 ) -> None:
@@ -115,6 +137,28 @@ def test_what_the_model_raises_is_a_tagging_failure(champion: Champion) -> None:
     champion.follow()
     with pytest.raises(TaggingFailed, match="ValueError: shape"):
         champion.tag(MicroBatch([TextFields("poison")], [None]))
+
+
+def test_what_is_extracted_comes_with_the_scores(registry: Registry, metrics: MemoryMetrics) -> None:
+    found = [(Span("brand", "x", 0.9, 0, 1),)]
+    champion = Champion(registry, Model, metrics, 60, lambda texts: found if texts == BATCH.texts else [])
+    champion.follow()
+    assert champion.tag(BATCH).spans == found
+
+
+def test_without_an_extractor_there_are_no_spans(champion: Champion) -> None:
+    champion.follow()
+    assert champion.tag(BATCH).spans == ()
+
+
+def test_what_the_extractor_raises_is_a_tagging_failure(registry: Registry, metrics: MemoryMetrics) -> None:
+    def extract(texts: object) -> list[tuple[Span, ...]]:
+        raise ValueError("no such character")
+
+    champion = Champion(registry, Model, metrics, 60, extract)
+    champion.follow()
+    with pytest.raises(TaggingFailed, match="no such character"):
+        champion.tag(BATCH)
 
 
 def test_a_defect_while_loading_leaves_the_watch_alive_and_the_champion_in_place(

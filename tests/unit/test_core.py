@@ -106,7 +106,15 @@ def test_suspects_are_all_that_passed_since_the_last_commit_but_one() -> None:
     for offset in range(3):
         tracker.done(offset)
         tracker.committed(offset + 1)
-    assert tracker.suspects() == {"p2", "p3"}
+    assert tracker.suspects() == {"p2"}
+
+
+def test_what_is_done_and_waits_for_an_earlier_offset_is_suspect_and_what_is_not_done_is_not() -> None:
+    tracker = OffsetTracker(epoch=1)
+    for offset in range(3):
+        tracker.take(offset, f"p{offset}")
+    tracker.done(1)
+    assert tracker.suspects() == {"p1"}
 
 
 def test_backpressure_waits_first_then_pauses_and_resumes_at_half() -> None:

@@ -1,0 +1,56 @@
+"""The labelled files that a training run reads, as plain values that travel to the workers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from tagstream.core.taxonomy import Taxonomy
+from tagstream.model.rows import Columns, Row, read_products, read_zh, unknown_labels
+from tagstream.model.train import TrainingSet, training_set
+from tagstream.taxonomies.files import read_taxonomy
+
+
+@dataclass(frozen=True)
+class Sources:
+    """`extra`: further labelled products or titles, for training alone; `columns`: of `data` and `extra`.
+
+    With `taxonomy`, labels are read through it, whatever their spelling; those outside it are unknown.
+    """
+
+    data: str
+    extra: tuple[str, ...] = ()
+    zh: str | None = None
+    taxonomy: str | None = None
+    columns: Columns | None = None
+    limit: int | None = None
+
+    def read(self, seed: int) -> tuple[TrainingSet, list[str]]:
+        """The training set, and sentences on what of the files is not used.
+
+        Raises:
+            ValueError: a file or a column is missing, an id stands twice, or there is too little to learn.
+            BadSettings: the taxonomy's file is not one.
+        """
+        taxonomy = read_taxonomy(Path(self.taxonomy)) if self.taxonomy else None
+        products = self._rows(self.data, taxonomy)
+        extra: dict[str, Row] = {}
+        for source in self.extra:
+            for row in self._rows(source, taxonomy):
+                if row.product_id not in extra or (row.image and not extra[row.product_id].image):
+                    extra[row.product_id] = row
+        zh = read_zh(Path(self.zh), self.limit) if self.zh else []
+        data = training_set(products, list(extra.values()), zh, seed, taxonomy)
+        said = list(data.not_learned)
+        if taxonomy is not None and (outside := unknown_labels(products, taxonomy)):
+            (group, label), rows = outside.most_common(1)[0]
+            said.append(
+                f"{len(outside)} labels are outside the taxonomy and taken as unknown, "
+                f"most often {group}={label} ({rows} rows)"
+            )
+        if data.left_out:
+            said.append(f"{data.left_out} extra rows share an id or title with a held-out one: left out")
+        return data, said
+
+    def _rows(self, source: str, taxonomy: Taxonomy | None) -> list[Row]:
+        return read_products(Path(source), self.limit, self.columns, taxonomy, "keep")

@@ -1,0 +1,204 @@
+"""Figures of one group over weighted rows, so that a figure and its bootstrap are one computation.
+
+Most functions take `weights`, (draws, rows): how often each row counts. `np.ones((1, rows))` gives the
+figure itself, `resampled(…)` the same figure over rows drawn again by near-duplicate group (Efron 1979).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from tagstream.core.taxonomy import Group
+
+Floats = npt.NDArray[np.floating[Any]]
+Bools = npt.NDArray[np.bool_]
+
+BINS = 15
+#: Enough for the mean of the simulated error to stand in the fourth digit.
+SIMULATIONS = 100
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What was said of one group, and what is true, over the n rows that know the group.
+
+    `names`: the taxonomy's values, then measured classes that the taxonomy lacks; the columns of `said` and
+    `real`. `measured`: which of them count in macro-F1. `foreign`: labels of a row that are not in `names`.
+    `scores` has the taxonomy's values alone.
+    """
+
+    group: Group
+    places: npt.NDArray[np.int64]
+    names: tuple[str, ...]
+    measured: Bools
+    scores: Floats
+    said: Bools
+    real: Bools
+    foreign: npt.NDArray[np.int64]
+
+    @property
+    def single(self) -> bool:
+        return self.group.kind == "single"
+
+    @property
+    def confidence(self) -> Floats:
+        """(n, 1) highest score of a single-choice group; (n, values) every score of free tags."""
+        return self.scores.max(axis=1, keepdims=True) if self.single else self.scores
+
+    @property
+    def right(self) -> Bools:
+        """Like `confidence`: is the answer right; does the product have the tag."""
+        if self.single:
+            return np.asarray((self.said & self.real).any(axis=1, keepdims=True), bool)
+        return self.real[:, : self.scores.shape[1]]
+
+    @cached_property
+    def gaps(self) -> Floats:
+        """(n, BINS) confidence minus truth, summed by the bin of the confidence."""
+        confidence, gaps = self.confidence, np.zeros((len(self.places), BINS))
+        rows = np.broadcast_to(np.arange(len(confidence))[:, None], confidence.shape)
+        np.add.at(gaps, (rows, bin_of(confidence)), confidence - self.right)
+        return gaps
+
+
+def judge(
+    scores: Floats, labels: Sequence[Sequence[str]], group: Group, classes: Sequence[str] | None
+) -> Judged:
+    """`scores`: (rows, group's values); `labels`: the row's values of this group, empty where unknown.
+
+    `classes`: what macro-F1 is the mean over; the taxonomy's values where it is None.
+    """
+    values = [value.value for value in group.values]
+    names = (*values, *(name for name in classes or () if name not in set(values)))
+    column = {name: at for at, name in enumerate(names)}
+    places = np.asarray([place for place, of_row in enumerate(labels) if of_row], np.int64)
+    scores = scores[places].astype(np.float64)
+    real, said = (np.zeros((len(places), len(names)), bool) for _ in range(2))
+    foreign = np.zeros(len(places), np.int64)
+    for row, place in enumerate(places):
+        true = set(labels[place][:1] if group.kind == "single" else labels[place])
+        found = [column[value] for value in true if value in column]
+        real[row, found] = True
+        foreign[row] = len(true) - len(found)
+    if group.kind == "single":
+        said[np.arange(len(places)), scores.argmax(axis=1)] = True
+    else:
+        said[:, : len(values)] = scores >= np.asarray([value.threshold for value in group.values])
+    listed = set(values if classes is None else classes)
+    measured = np.asarray([name in listed for name in names])
+    return Judged(group, places, names, measured, scores, said, real, foreign)
+
+
+def accuracy_of(judged: Judged, weights: Floats) -> Floats:
+    """(draws,) share of rows whose highest score is the label."""
+    return _ratio(weights @ judged.right[:, 0], weights.sum(axis=1))
+
+
+def value_f1(judged: Judged, weights: Floats) -> tuple[Floats, Floats]:
+    """(draws, names) F1 of each value, and how many rows have it."""
+    real = weights @ judged.real
+    hits = weights @ (judged.said & judged.real)
+    return _ratio(2 * hits, real + weights @ judged.said), real
+
+
+def macro_f1_of(judged: Judged, weights: Floats, values: Bools | None = None) -> Floats:
+    """(draws,) mean F1 over the measured values (or `values`) that a drawn row has; NaN if there are none."""
+    f1, real = value_f1(judged, weights)
+    counted = (real > 0) & (judged.measured if values is None else values)
+    return _ratio(np.where(counted, f1, 0).sum(axis=1), counted.sum(axis=1))
+
+
+def micro_f1_of(judged: Judged, weights: Floats, *, listed_only: bool = False) -> Floats:
+    """(draws,) pooled F1 of free tags; a label outside the taxonomy is a miss unless `listed_only`."""
+    hits = weights @ (judged.said & judged.real).sum(axis=1)
+    missed = 0 if listed_only else weights @ judged.foreign
+    return _ratio(2 * hits, weights @ (judged.said.sum(axis=1) + judged.real.sum(axis=1)) + missed)
+
+
+def calibration_of(judged: Judged, weights: Floats) -> Floats:
+    """(draws,) expected calibration error over equally wide bins of the confidence."""
+    answers = judged.confidence.shape[1]
+    return _ratio(np.abs(weights @ judged.gaps).sum(axis=1), weights.sum(axis=1) * answers)
+
+
+def perfect_calibration(confidence: Floats, seed: int = 0) -> float:
+    """What the calibration error shows, on average, where every confidence is exactly right.
+
+    With few rows a bin's share of right answers strays from its confidence by chance alone: drawn as
+    Bernoulli(confidence) and measured by the same estimator.
+    """
+    flat = confidence.ravel()
+    if not len(flat):
+        return float("nan")
+    order = np.argsort(bin_of(flat), kind="stable")
+    flat, bins = flat[order], bin_of(flat)[order]
+    starts = np.flatnonzero(np.diff(bins, prepend=-1))
+    rng = np.random.default_rng(seed)
+    errors = [
+        np.abs(np.add.reduceat(flat - (rng.random(len(flat)) < flat), starts)).sum()
+        for _ in range(SIMULATIONS)
+    ]
+    return float(np.mean(errors)) / len(flat)
+
+
+def coverage_of(judged: Judged, weights: Floats, precision: float = 0.9) -> Floats:
+    """(draws,) largest share of rows, the most confident first, that is answered at this precision."""
+    order = np.argsort(-judged.confidence[:, 0], kind="stable")
+    drawn = weights[:, order]
+    answered, right = drawn.cumsum(axis=1), (drawn * judged.right[order, 0]).cumsum(axis=1)
+    enough = right >= precision * answered - 1e-9
+    return _ratio(np.where(enough, answered, 0).max(axis=1, initial=0), weights.sum(axis=1))
+
+
+def average_precision(score: Floats, truth: Bools) -> float:
+    """Area under the precision/recall curve as a sum over hits; NaN without one."""
+    precision, recall = precision_recall(score, truth)
+    return float(np.sum(np.diff(recall, prepend=0) * precision)) if truth.any() else float("nan")
+
+
+def precision_recall(score: Floats, truth: Bools) -> tuple[Floats, Floats]:
+    """Precision and recall at each distinct score, the highest first."""
+    order = np.argsort(-score, kind="stable")
+    score, hits = score[order], truth[order].cumsum()
+    last = np.flatnonzero(np.diff(score, append=-np.inf))
+    return hits[last] / (last + 1), hits[last] / max(int(truth.sum()), 1)
+
+
+def bin_of(confidence: Floats) -> npt.NDArray[np.int64]:
+    return np.clip((confidence * BINS).astype(np.int64), 0, BINS - 1)
+
+
+def resampled(near_duplicates: Sequence[str], rounds: int, seed: int = 0) -> Floats:
+    """(rounds, rows) how often each row is drawn when near-duplicate groups are drawn with replacement."""
+    names, group_of = np.unique(np.asarray(near_duplicates, object).astype(str), return_inverse=True)
+    rng = np.random.default_rng(seed)
+    weights: Floats = np.empty((rounds, len(group_of)), np.float32)
+    for drawn in weights:
+        drawn[:] = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))[group_of]
+    return weights
+
+
+def interval(figure: float, drawn: Floats) -> tuple[float, float]:
+    """The 95 % percentile interval, shifted so that the mean of the draws is the figure itself.
+
+    Rows that are drawn twice agree too well with themselves: unshifted, the calibration error of the draws
+    lies above that of the rows. Draws in which the figure is not defined are left out.
+    """
+    known = drawn[~np.isnan(drawn)]
+    if not len(known):
+        return float("nan"), float("nan")
+    low, high = np.percentile(known, [2.5, 97.5]) - known.mean() + figure
+    return float(low), float(high)
+
+
+def _ratio(above: Floats, below: Floats) -> Floats:
+    """NaN where there is nothing to divide by, silently."""
+    below = np.broadcast_to(below, np.shape(above))
+    shares: Floats = np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)
+    return shares

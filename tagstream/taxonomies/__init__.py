@@ -1,0 +1,1 @@
+"""Taxonomy files: read, write, edit, made from labelled data, imported."""

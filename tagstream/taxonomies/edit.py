@@ -1,0 +1,151 @@
+"""Changes of a taxonomy; each returns a new one, named by its content. No value is ever deleted.
+
+All raise BadSettings for a group or value that is not there, and for what would contradict the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from tagstream.core.errors import BadSettings
+from tagstream.core.taxonomy import Group, Taxonomy, Value, versioned
+
+
+def add(
+    taxonomy: Taxonomy,
+    group: str,
+    value: str,
+    *,
+    parent: str | None = None,
+    names: Mapping[str, str] | None = None,
+    kind: Literal["single", "multi"] = "single",
+    parent_group: str | None = None,
+) -> Taxonomy:
+    """A new value at the end of its group. `kind` and `parent_group` are for a group that is new, too."""
+    made: dict[str, Any] = {"value": value}
+    if parent is not None:
+        made["parent"] = parent
+    if names:
+        made["names"] = dict(names)
+    groups = list(_dumped(taxonomy))
+    if any(known.name == group for known in taxonomy.groups):
+        for known in groups:
+            if known["name"] == group:
+                known["values"] = [*known["values"], made]
+    else:
+        new: dict[str, Any] = {"name": group, "kind": kind, "values": [made]}
+        if parent_group is not None:
+            new["parent_group"] = parent_group
+        groups.append(new)
+    return _made(groups)
+
+
+def rename(taxonomy: Taxonomy, group: str, old: str, new: str) -> Taxonomy:
+    """`new` takes the place of `old`, with its names, parent, threshold and children; `old` points to it.
+
+    A name that `old` had before may be taken up again.
+    """
+    standing, own = _live(taxonomy, group, old), _group(taxonomy, group)
+    known = new in own.by_value or new in own.former
+    if new == old or (known and own.current(new) != old):
+        raise BadSettings(f"{group}={new} stands already: merge {old} into it")
+    groups = list(_dumped(taxonomy))
+    for one in groups:
+        if one["name"] == group:
+            kept = standing.model_dump(exclude_unset=True) | {"value": new}
+            others = [value for value in one["values"] if value["value"] != new]
+            one["values"] = [kept if value["value"] == old else value for value in others]
+            one["values"].append({"value": old, "replaced_by": new})
+            if new in one.get("former", {}):
+                one["former"] = {name: now for name, now in one["former"].items() if name != new}
+    return _made(_with_children_of(groups, group, old, new))
+
+
+def merge(taxonomy: Taxonomy, group: str, value: str, into: str) -> Taxonomy:
+    """`value` is replaced by `into`, which gets its children."""
+    _live(taxonomy, group, value)
+    _live(taxonomy, group, into)
+    if value == into:
+        raise BadSettings(f"{group}={value} cannot replace itself")
+    groups = _changed(taxonomy, group, value, lambda known: known | {"replaced_by": into})
+    return _made(_with_children_of(groups, group, value, into))
+
+
+def retire(taxonomy: Taxonomy, group: str, value: str) -> Taxonomy:
+    """`value` is given no more, and neither is what it replaced. Its children have no known parent then."""
+    _live(taxonomy, group, value)
+    return _made(_changed(taxonomy, group, value, lambda known: known | {"retired": True}))
+
+
+def name(taxonomy: Taxonomy, group: str, value: str | None, names: Mapping[str, str]) -> Taxonomy:
+    """Display names of a value, or of the group where `value` is None; an empty name takes one away."""
+
+    def named(known: dict[str, Any]) -> dict[str, Any]:
+        merged = {lang: text for lang, text in {**known.get("names", {}), **names}.items() if text}
+        return known | {"names": merged}
+
+    if value is None:
+        _group(taxonomy, group)
+        return _made(named(one) if one["name"] == group else one for one in _dumped(taxonomy))
+    _value(taxonomy, group, value)
+    return _made(_changed(taxonomy, group, value, named))
+
+
+def _group(taxonomy: Taxonomy, group: str) -> Group:
+    try:
+        return taxonomy.group(group)
+    except KeyError:
+        known = ", ".join(known.name for known in taxonomy.groups)
+        raise BadSettings(f"no group {group!r}; there are: {known}") from None
+
+
+def _value(taxonomy: Taxonomy, group: str, value: str) -> Value:
+    found = _group(taxonomy, group).by_value.get(value)
+    if found is None:
+        raise BadSettings(f"no value {value!r} in {group}")
+    return found
+
+
+def _live(taxonomy: Taxonomy, group: str, value: str) -> Value:
+    found = _value(taxonomy, group, value)
+    if not found.is_live:
+        how = f"replaced by {found.replaced_by}" if found.replaced_by else "retired"
+        raise BadSettings(f"{group}={value} is {how} already")
+    return found
+
+
+def _dumped(taxonomy: Taxonomy) -> Iterable[dict[str, Any]]:
+    """The groups as plain data that says what was said, so that a file keeps its shape."""
+    return (group.model_dump(exclude_unset=True) for group in taxonomy.groups)
+
+
+def _changed(
+    taxonomy: Taxonomy, group: str, value: str, change: Callable[[dict[str, Any]], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    groups = list(_dumped(taxonomy))
+    for one in groups:
+        if one["name"] == group:
+            one["values"] = [change(known) if known["value"] == value else known for known in one["values"]]
+    return groups
+
+
+def _with_children_of(groups: list[dict[str, Any]], group: str, old: str, new: str) -> list[dict[str, Any]]:
+    for one in groups:
+        if one.get("parent_group") == group:
+            one["values"] = [
+                known | {"parent": new} if known.get("parent") == old else known for known in one["values"]
+            ]
+    return groups
+
+
+def _made(groups: Iterable[dict[str, Any]]) -> Taxonomy:
+    try:
+        return versioned(Group.model_validate(group) for group in groups)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        message = first["msg"].removeprefix("Value error, ")
+        raise BadSettings(f"{field}: {message}" if field else message) from error
