@@ -17,6 +17,7 @@ from tagstream.model.features import HashedNgrams
 from tagstream.model.towers import TextTowerConfig
 from tagstream.model.towers.base import ImageTower, Parts, Prepared, TextTower, TowerConfig
 from tagstream.model.towers.hashed import HashedNgramBag
+from tagstream.model.towers.sequence import encoder
 
 
 class TextHalf(nn.Module):
@@ -151,16 +152,7 @@ class _CrossAttention(nn.Module):
         super().__init__()
         self.modality = nn.Parameter(torch.randn(2, config.width) * config.width**-0.5)
         self.summary = nn.Parameter(torch.randn(config.width) * config.width**-0.5)
-        layer = nn.TransformerEncoderLayer(
-            config.width,
-            config.attention_heads,
-            4 * config.width,
-            config.dropout,
-            activation="gelu",
-            batch_first=True,
-            norm_first=True,
-        )
-        self.layers = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
+        self.layers = encoder(config.width, config.attention_heads, config.layers, config.dropout)
 
     def forward(self, text: Parts, image: Parts) -> Tensor:
         summary = self.summary.expand(len(text.parts), 1, -1)

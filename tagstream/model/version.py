@@ -166,13 +166,13 @@ def save(
     }
     save_file(weights, folder / "model.safetensors")
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes for the owner alone
-    _write_json(folder / "config.json", stored.config.model_dump(mode="json"))
-    _write_json(folder / "taxonomy.json", stored.taxonomy.model_dump(mode="json"))
+    write_json(folder / "config.json", stored.config.model_dump(mode="json"))
+    write_json(folder / "taxonomy.json", stored.taxonomy.model_dump(mode="json"))
     for prefix, tower in stored.carriers().items():
         for name, content in tower.assets().items():
             (folder / f"{prefix}.{name}").write_bytes(content)
-    _write_json(folder / "metrics.json", metrics)
-    _write_json(folder / "evaluation_spec.json", evaluation_spec)
+    write_json(folder / "metrics.json", metrics)
+    write_json(folder / "evaluation_spec.json", evaluation_spec)
     np.save(folder / "training_groups.npy", training_titles, allow_pickle=False)
     (folder / "README.md").write_text(card, encoding="utf-8")
     # Expected scores come from the fp16 weights as stored, computed as serving will compute them.
@@ -180,14 +180,14 @@ def save(
     golden.write(folder / "golden.npz", tagger)
     manifest = Manifest(
         model_version=model_version,
-        files={path.name: _sha256(path) for path in sorted(folder.iterdir())},
+        files={path.name: sha256(path) for path in sorted(folder.iterdir())},
         dataset_id=dataset_id,
         parent=parent,
         training_groups=len(training_titles),
         code_revision=code_revision,
         created=created,
     )
-    _write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+    write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -204,7 +204,7 @@ def read_manifest(folder: Path) -> Manifest:
         path = folder / name
         if Path(name).name != name or not path.is_file():
             raise IncompatibleModel(f"{folder}: {name} is missing")
-        if _sha256(path) != expected:
+        if sha256(path) != expected:
             raise IncompatibleModel(f"{folder}: {name} is not what the manifest says: its sha256 differs")
     return manifest
 
@@ -300,9 +300,9 @@ class _Files(Mapping[str, bytes]):
         return len(self._paths)
 
 
-def _sha256(path: Path) -> str:
+def sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -31,7 +31,7 @@ from sklearn.pipeline import make_union
 
 from tagstream.core.ports import MicroBatch
 from tagstream.core.taxonomy import Taxonomy
-from tagstream.model.evaluate import accuracy, bootstrap_half_width, calibration_error, macro_f1
+from tagstream.model.evaluate import accuracy, bootstrap_half_width, macro_f1, report
 from tagstream.model.fit import Hooks
 from tagstream.model.fusion import Opinions
 from tagstream.model.losses import FloatArray
@@ -138,7 +138,8 @@ def compare(data: TrainingSet, recipe: Recipe, seeing: Seeing) -> dict[str, Any]
 
         figures[f"{measure}_gain"] = gain(every)
         figures[f"{measure}_gain_half_width"] = bootstrap_half_width(gain, near)
-    figures["ece_excess"] = ece_excess(scores["fused"], test, data.taxonomy, classes)
+    judged = report(scores["fused"], test, data.taxonomy, classes)["groups"]
+    figures["ece_excess"] = {name: judged[name]["ece_excess"] for name in answers["fused"]}
     figures["groups"] = {
         name: {
             of: means({name: answers[of][name]}, test, classes, every)[1]
@@ -170,29 +171,6 @@ def rearranged(seeing: Seeing, taught: TrainingSet, wanted: TrainingSet) -> Seei
                 found.image.heads.weight[place] = seeing.image.heads.weight[theirs.index(key)]
                 found.image.heads.bias[place] = seeing.image.heads.bias[theirs.index(key)]
     return found
-
-
-def ece_excess(
-    scores: FloatArray, test: Sequence[Row], taxonomy: Taxonomy, classes: Mapping[str, Sequence[str]]
-) -> dict[str, float]:
-    """Group → expected calibration error minus its mean under perfect calibration, by 200 draws."""
-    rng, excess = np.random.default_rng(0), {}
-    for group in classes:
-        if group not in taxonomy.slices:
-            continue
-        known = [place for place, row in enumerate(test) if row.labels.get(group)]
-        of_group = scores[known][:, taxonomy.slices[group]]
-        names = [value.value for value in taxonomy.group(group).values]
-        sure = of_group.max(axis=1)
-        right = np.asarray(
-            [
-                test[place].labels[group][0] == names[said]
-                for place, said in zip(known, of_group.argmax(axis=1), strict=True)
-            ]
-        )
-        ideal = [calibration_error(sure, rng.random(len(sure)) < sure) for _ in range(200)]
-        excess[group] = calibration_error(sure, right) - float(np.mean(ideal))
-    return excess
 
 
 def named(

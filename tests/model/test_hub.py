@@ -244,7 +244,7 @@ def test_a_version_whose_golden_batch_disagrees_is_not_kept(tmp_path: Path, save
     parts["scores"] = 1 - parts["scores"]
     np.savez_compressed(changed / "golden.npz", **parts)
     manifest = json.loads((changed / "MANIFEST.json").read_text())
-    manifest["files"]["golden.npz"] = version._sha256(changed / "golden.npz")
+    manifest["files"]["golden.npz"] = version.sha256(changed / "golden.npz")
     (changed / "MANIFEST.json").write_text(json.dumps(manifest))
 
     with pytest.raises(IncompatibleModel, match="scores differ"):

@@ -24,7 +24,7 @@ def saved(tmp_path: Path, tiny_set: TrainingSet, tiny_tagger: Trained, recipe) -
 def _reseal(folder: Path) -> None:
     """Make the manifest agree with what stands in the folder, as a careless editor would."""
     manifest = json.loads((folder / "MANIFEST.json").read_text())
-    manifest["files"] = {name: version._sha256(folder / name) for name in manifest["files"]}
+    manifest["files"] = {name: version.sha256(folder / name) for name in manifest["files"]}
     (folder / "MANIFEST.json").write_text(json.dumps(manifest))
 
 

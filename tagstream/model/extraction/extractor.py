@@ -12,14 +12,12 @@ Never pickle; a changed byte or a newer format is refused.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,7 +36,7 @@ from tagstream.model.extraction.lexicon import Lexicon
 from tagstream.model.extraction.network import TEXT_MAX_CHARS, Network
 from tagstream.model.extraction.pretrained import Pretrained
 from tagstream.model.extraction.titles import Labelled
-from tagstream.model.version import MANIFEST, Manifest, read_manifest
+from tagstream.model.version import MANIFEST, Manifest, read_manifest, sha256, write_json
 
 FORMAT_VERSION = 1
 #: Titles at once; more gain no speed on a CPU.
@@ -154,9 +152,9 @@ class Extractor:
         )
         lexicon = network.lexicon
         terms = {term: [*counts, lexicon.seen[term]] for term, counts in lexicon.labelled.items()}
-        _write_json(folder / "config.json", config.model_dump(mode="json"))
-        _write_json(folder / "lexicon.json", terms)
-        _write_json(folder / "aliases.json", self.aliases)
+        write_json(folder / "config.json", config.model_dump(mode="json"))
+        write_json(folder / "lexicon.json", terms)
+        write_json(folder / "aliases.json", self.aliases)
         if network.pretrained is not None:
             network.pretrained.save(folder)
         weights = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
@@ -164,12 +162,12 @@ class Extractor:
         (folder / "model.safetensors").chmod(0o644)  # safetensors writes for the owner alone
         manifest = Manifest(
             model_version=model_version,
-            files={path.name: _sha256(path) for path in sorted(folder.iterdir())},
+            files={path.name: sha256(path) for path in sorted(folder.iterdir())},
             dataset_id=dataset_id,
             training_groups=0,
             created=datetime.now(UTC).isoformat(timespec="seconds"),
         )
-        _write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+        write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
 
     @classmethod
     def load(cls, folder: Path) -> Extractor:
@@ -208,11 +206,3 @@ def normalised_value(text: str) -> str:
     plain = unicodedata.normalize("NFKC", text).casefold()
     value = re.sub(r"\s+", " ", plain).strip(_EDGES)
     return "" if any("\ud800" <= character <= "\udfff" for character in value) else value
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

@@ -10,7 +10,6 @@ MANIFEST.json      sha256 of each other file, dataset id, created
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from importlib.metadata import version as library_version
@@ -26,7 +25,7 @@ from tagstream.core.taxonomy import Taxonomy
 from tagstream.model.generation.generator import Generator
 from tagstream.model.generation.network import rebuilt
 from tagstream.model.generation.pieces import Pieces, read
-from tagstream.model.version import MANIFEST, Manifest, read_manifest
+from tagstream.model.version import MANIFEST, Manifest, read_manifest, sha256, write_json
 
 FORMAT_VERSION = 1
 
@@ -71,9 +70,9 @@ def save(
     save_model(generator.network, str(folder / "model.safetensors"))
     (folder / "model.safetensors").chmod(0o644)  # safetensors writes for the owner alone
     generator.pieces.tokenizer.save(str(folder / "tokenizer.json"))
-    _write_json(folder / "config.json", config.model_dump(mode="json"))
-    _write_json(folder / "taxonomy.json", generator.taxonomy.model_dump(mode="json"))
-    _write_json(folder / "metrics.json", metrics)
+    write_json(folder / "config.json", config.model_dump(mode="json"))
+    write_json(folder / "taxonomy.json", generator.taxonomy.model_dump(mode="json"))
+    write_json(folder / "metrics.json", metrics)
     manifest = Manifest(
         model_version=model_version,
         files={path.name: sha256(path) for path in sorted(folder.iterdir())},
@@ -82,7 +81,7 @@ def save(
         code_revision=code_revision,
         created=created,
     )
-    _write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+    write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
 
 
 def load(folder: Path) -> Generator:
@@ -114,11 +113,3 @@ def load(folder: Path) -> Generator:
         )
     except (OSError, ValidationError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
         raise IncompatibleModel(f"{folder}: {error}") from error
-
-
-def sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")

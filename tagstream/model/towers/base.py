@@ -103,9 +103,9 @@ class TextTower(nn.Module, ABC):
         return Parts(pooled[:, None], torch.ones(len(pooled), 1, dtype=torch.bool, device=pooled.device))
 
     @staticmethod
+    @abstractmethod
     def has_text(prepared: Prepared) -> npt.NDArray[np.bool_]:
         """(n,) whether a text has anything that the tower can read."""
-        raise NotImplementedError
 
     def assets(self) -> dict[str, bytes]:
         """Files beside the weights that a model version must carry: a vocabulary, a tokenizer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -78,9 +79,9 @@ class _FrozenOrNot(ImageTower):
     def forward(self, prepared: Tensor) -> Tensor:
         return prepared.float() if self.frozen else self.features(prepared)
 
+    @abstractmethod
     def features(self, pictures: Tensor) -> Tensor:
         """(n, 3, height, width) uint8 → (n, width)."""
-        raise NotImplementedError
 
 
 class EfficientNetTower(_FrozenOrNot):

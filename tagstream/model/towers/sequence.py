@@ -162,20 +162,19 @@ class TransformerTower(WordsTower):
         super().__init__(config, _Encoder(config))
 
 
+def encoder(width: int, heads: int, layers: int, dropout: float) -> nn.TransformerEncoder:
+    """Pre-norm layers, four times as wide inside (Vaswani et al. 2017; Xiong et al. 2020)."""
+    layer = nn.TransformerEncoderLayer(
+        width, heads, 4 * width, dropout, activation="gelu", batch_first=True, norm_first=True
+    )
+    return nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+
+
 class _Encoder(nn.Module):
     def __init__(self, config: TransformerText) -> None:
         super().__init__()
         self.positions = nn.Parameter(torch.randn(config.max_tokens, config.width) * config.width**-0.5)
-        layer = nn.TransformerEncoderLayer(
-            config.width,
-            config.heads,
-            4 * config.width,
-            config.dropout,
-            activation="gelu",
-            batch_first=True,
-            norm_first=True,
-        )
-        self.layers = nn.TransformerEncoder(layer, config.layers, enable_nested_tensor=False)
+        self.layers = encoder(config.width, config.heads, config.layers, config.dropout)
 
     def forward(self, parts: Tensor, there: Tensor) -> Tensor:
         visible = there | ~there.any(dim=1, keepdim=True)
