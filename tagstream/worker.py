@@ -28,7 +28,7 @@ import random
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -159,7 +159,9 @@ class Worker:
         self._books: Counter[str] = Counter()
         self._reported: Counter[str] = Counter()
         self._lag: dict[TopicPartition, int] = {}
-        self._heartbeat_s = self._committed_s = self._size_due_s = ports.clock.monotonic_s()
+        self._heartbeat_s = self._committed_s = self._reported_s = self._size_due_s = (
+            ports.clock.monotonic_s()
+        )
         self._obeyed_s = -math.inf
 
     # ------------------------------------------------------------------ the loop: steps 1, 2, 3 and 9
@@ -203,6 +205,8 @@ class Worker:
             self._heal()
         if self._commit_is_due():
             self._commit(self._trackers, wait=False)
+        if self._heartbeat_s - self._reported_s >= self._limits.commit_interval_s:
+            self._reported_s = self._heartbeat_s
             self._report_books()
             self._report_state()
 
@@ -298,7 +302,7 @@ class Worker:
                 # A defect of ours; as a crash, it would be read again at every restart.
                 log.exception("the decoder failed", extra=_origin(entry))
                 entry.invalid = InvalidEvent("the decoder failed on it: a defect of tagstream")
-            tracker.take(record.offset, entry.product_id)
+            tracker.take(record.offset)
             self._held_bytes += entry.size_bytes
             self._books["consumed"] += 1
             if entry.event is None or self._lanes.admit(entry):
@@ -337,6 +341,8 @@ class Worker:
 
     def _settle_entry(self, entry: Entry) -> None:
         left_behind: list[Entry] = []
+        if entry.published is not None:
+            self._healer.published(entry.published)
         if entry.outcome is None:
             left_behind = list(entry.with_overtaken())
             entry.overtaken = []
@@ -346,8 +352,9 @@ class Worker:
             superseded, successor = self._lanes.finish(entry)
             for older in superseded:
                 self._done(older, "superseded")
-            if successor is not None:
-                self._queue(successor)
+            if successor is not None:  # every offset after it waits for it
+                now_s = self._ports.clock.monotonic_s()
+                self._batcher.add_first(successor, successor.size_bytes, now_s)
         self._drop(left_behind)
 
     def _done(self, entry: Entry, outcome: Outcome) -> None:
@@ -357,7 +364,9 @@ class Worker:
             self._ports.metrics.add(Metric.DEAD_LETTERS, stage=entry.invalid.stage)
         tracker = self._trackers.get(entry.record.source)
         if tracker is not None and tracker.epoch == entry.epoch:
-            tracker.done(entry.record.offset, entry.output)
+            # A transaction that comes late is refused: nothing is to be put right after it.
+            published = entry.published if self._ports.transactions is None else None
+            tracker.done(entry.record.offset, entry.output, published)
 
     def _drop(self, entries: list[Entry]) -> None:
         """Let entries go undone whose partition goes: its next owner starts at the committed offset.
@@ -373,10 +382,16 @@ class Worker:
                 self._queue(entry)
 
     def _commit_is_due(self) -> bool:
+        """Exactly once, a commit is a transaction and dear. At least once, what is published and not
+        committed comes twice after a crash, so a micro-batch of it is enough."""
         waits_s = self._ports.clock.monotonic_s() - self._committed_s
+        if waits_s >= self._limits.commit_interval_s:
+            return True
+        if self._ports.transactions is None:
+            passed = sum(tracker.passed for tracker in self._trackers.values())
+            return passed >= self._limits.micro_batch.max_events
         # Outputs that wait for their transaction use up the room for more.
-        crowded = self._ports.transactions is not None and self._load() >= 0.5
-        return waits_s >= self._limits.commit_interval_s * (0.1 if crowded else 1.0)
+        return self._load() >= 0.5 and waits_s >= 0.1 * self._limits.commit_interval_s
 
     def _commit(self, partitions: Collection[TopicPartition], *, wait: bool) -> None:
         """Step 9."""
@@ -392,14 +407,16 @@ class Worker:
         }
         if not progress:
             return
+        for partition, next_offset in progress.items():
+            self._trackers[partition].committed(next_offset)
         try:
             self._ports.source.commit(progress, wait=wait)
         except Unavailable as error:
             self._trouble("commit", error)
+            for partition in progress:
+                self._trackers[partition].doubt_commits()
             return
         self._troubles.pop("commit", None)
-        for partition, next_offset in progress.items():
-            self._trackers[partition].committed(next_offset)
 
     def _transact(self, partitions: Collection[TopicPartition]) -> bool:
         """Steps 8 and 9 in one: the outputs of exactly the offsets that it commits. One whose end is unknown
@@ -639,6 +656,11 @@ class Worker:
         self._drop_waiting()
         self._let_go()
 
+    def on_committed(self, next_offsets: Mapping[TopicPartition, int]) -> None:
+        for partition, next_offset in next_offsets.items():
+            if partition in self._trackers:
+                self._trackers[partition].acknowledged(next_offset)
+
     def _suspect_leaving(self) -> None:
         if self._ports.transactions is not None:
             return  # the group's generation fences whatever would come late
@@ -650,7 +672,9 @@ class Worker:
         ]
         self._healer.suspect(in_flight, self._submitted)
         for partition in self._leaving & self._trackers.keys():
-            self._healer.suspect(self._trackers[partition].suspects(), self._submitted)
+            for mark in self._trackers[partition].suspects():
+                self._healer.suspect([mark.product_id], self._submitted)
+                self._healer.published(mark)
 
     def _drop_waiting(self) -> None:
         self._drop(self._lanes.drop_waiting(lambda entry: entry.record.source in self._leaving))

@@ -261,8 +261,11 @@ class KafkaSource:
         except ck.KafkaException as error:
             self._on_commit(error.args[0], offsets)
         else:
-            for refused in (part.error for part in answer or () if part.error is not None):
-                self._on_commit(refused, offsets)
+            refused = [part.error for part in answer or () if part.error is not None]
+            for reason in refused:
+                self._on_commit(reason, offsets)
+            if wait and not refused:
+                self._on_commit(None, offsets)
         if wait:
             self._raise_error()
 
@@ -373,7 +376,12 @@ class KafkaSource:
         return gone
 
     def _on_commit(self, error: ck.KafkaError | None, offsets: list[ck.TopicPartition]) -> None:
-        if error is None or error.code() == _KAFKA._NO_OFFSET:
+        if error is None:
+            taken = {_from_kafka(part): part.offset for part in offsets if part.error is None}
+            if self._listener is not None:
+                self._listener.on_committed(taken)
+            return
+        if error.code() == _KAFKA._NO_OFFSET:
             return
         if error.code() in _GROUP_MOVED_ON:
             log.info("offsets not committed, the group has moved on: %s", error)

@@ -189,9 +189,11 @@ class MemorySource:
 
     def commit(self, next_offsets: Mapping[TopicPartition, int], *, wait: bool) -> None:
         with self.commit_faults.around():
-            for partition, offset in next_offsets.items():
-                if partition in self.positions:
-                    self._broker.committed[self.group, partition] = offset
+            held = {p: offset for p, offset in next_offsets.items() if p in self.positions}
+            for partition, offset in held.items():
+                self._broker.committed[self.group, partition] = offset
+            if self._listener is not None:
+                self._listener.on_committed(held)
 
     def pause(self) -> None:
         self.paused = True

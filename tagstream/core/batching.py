@@ -32,6 +32,11 @@ class MicroBatcher(Generic[T]):
         self._queue.append((entry, size_bytes, now_s))
         self._bytes += size_bytes
 
+    def add_first(self, entry: T, size_bytes: int, now_s: float) -> None:
+        """Before all others: it has waited longest."""
+        self._queue.appendleft((entry, size_bytes, min(now_s, self._queue[0][2]) if self._queue else now_s))
+        self._bytes += size_bytes
+
     def due_in_s(self, now_s: float) -> float | None:
         """0 if a micro-batch can be taken now; else the time until it can; None when empty."""
         if not self._queue:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from tagstream.core.decode import Event
 from tagstream.core.errors import InvalidEvent
+from tagstream.core.heal import Mark, mark_of
 from tagstream.core.ports import OutRecord, Picture, Record, Standing, Write
 
 NO_PICTURE = Picture("none")
@@ -62,6 +63,12 @@ class Entry:
     @property
     def product_id(self) -> str | None:
         return self.event.product.product_id if self.event else None
+
+    @property
+    def published(self) -> Mark | None:
+        """What was published of it, or may have been."""
+        told = self.standing is not None and self.standing.verdict != "stale"
+        return mark_of(self.standing) if self.standing is not None and told else None
 
     @property
     def to_tag(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
+from tagstream.core.heal import Mark
 from tagstream.core.ports import OutRecord
 
 
@@ -18,41 +19,44 @@ class OffsetTracker:
         self.epoch = epoch
         self._committed: int | None = None
         self._next: int | None = None
-        self._open: deque[tuple[int, str | None]] = deque()
+        self._open: deque[int] = deque()
         self._done: set[int] = set()
         self._outputs: dict[int, tuple[int, OutRecord]] = {}
         self._waiting: deque[tuple[int, tuple[int, OutRecord]]] = deque()
         self._outputs_made = 0
         #: held by outputs that wait for their transaction
         self.output_bytes = 0
-        self._passed: set[str] = set()
-        self._passed_before: set[str] = set()
+        #: events that became committable since the last commit
+        self.passed = 0
+        self._published: dict[str, Mark] = {}
+        self._published_before: deque[tuple[int, dict[str, Mark]]] = deque()
 
     def __len__(self) -> int:
         """Offsets taken and not yet committable, and outputs that wait for their transaction."""
         return len(self._open) + len(self._waiting)
 
-    def take(self, offset: int, product_id: str | None) -> None:
+    def take(self, offset: int) -> None:
         """Raises ValueError if offsets do not grow: order is lost, and nothing may be committed."""
-        if self._open and offset <= self._open[-1][0]:
-            raise ValueError(f"offset {offset} came after {self._open[-1][0]}")
-        self._open.append((offset, product_id))
+        if self._open and offset <= self._open[-1]:
+            raise ValueError(f"offset {offset} came after {self._open[-1]}")
+        self._open.append(offset)
 
-    def done(self, offset: int, output: OutRecord | None = None) -> None:
-        """`output`: what must be published with this offset, in one transaction."""
+    def done(self, offset: int, output: OutRecord | None = None, published: Mark | None = None) -> None:
+        """`output`: what must be published with this offset, in one transaction. `published`: what was."""
         self._done.add(offset)
+        if published is not None:
+            self._published[published.product_id] = published
         if output is not None:
             self._outputs_made += 1
             self._outputs[offset] = (self._outputs_made, output)
             self.output_bytes += output.size_bytes
-        while self._open and self._open[0][0] in self._done:
-            passed, product_id = self._open.popleft()
+        while self._open and self._open[0] in self._done:
+            passed = self._open.popleft()
             self._done.remove(passed)
             self._next = passed + 1
+            self.passed += 1
             if passed in self._outputs:
                 self._waiting.append((passed, self._outputs.pop(passed)))
-            if product_id is not None:
-                self._passed.add(product_id)
 
     def committable(self) -> int | None:
         """The next offset to read, if it moved since the last `committed`."""
@@ -78,22 +82,29 @@ class OffsetTracker:
         return bool(self._outputs or self._waiting)
 
     def committed(self, next_offset: int) -> None:
+        """A commit was sent."""
         while self._waiting and self._waiting[0][0] < next_offset:
             _, (_, output) = self._waiting.popleft()
             self.output_bytes -= output.size_bytes
         self._committed = next_offset
-        self._passed_before, self._passed = self._passed, set()
+        self.passed = 0
+        self._published_before.append((next_offset, self._published))
+        self._published = {}
 
     def doubt_commits(self) -> None:
         """The last commit may not have arrived: say it again."""
         self._committed = None
 
-    def suspects(self) -> set[str]:
-        """Products whose records a successor may have published already, when the partition was lost unseen:
-        all that is done and waits for earlier offsets, and all that passed since the last commit but one
-        (the last may have failed)."""
-        waiting = {product for offset, product in self._open if offset in self._done and product is not None}
-        return waiting | self._passed | self._passed_before
+    def acknowledged(self, next_offset: int) -> None:
+        """The group took a commit: the partition was still ours, and what had been published when the commit
+        was sent is older than whatever a successor may publish."""
+        while self._published_before and self._published_before.popleft()[0] < next_offset:
+            pass
+
+    def suspects(self) -> list[Mark]:
+        """What may be younger than a successor's records if the partition was lost unseen, oldest first."""
+        before = [mark for _, marks in self._published_before for mark in marks.values()]
+        return [*before, *self._published.values()]
 
 
 def _made(output: tuple[int, OutRecord]) -> int:

@@ -70,6 +70,9 @@ class AssignmentListener(Protocol):
     def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
         """The partitions belong to somebody else already: nothing may be stored, published or committed."""
 
+    def on_committed(self, next_offsets: Mapping[TopicPartition, int]) -> None:
+        """The group took a commit of ours: when it was sent, these partitions were assigned to us."""
+
 
 class Source(Protocol):
     """The assigned partitions of the event topic. Used by one thread."""

@@ -36,6 +36,8 @@ class Recorder:
             self.assigned |= set(partitions)
             self.told.append(("assigned", tuple(partitions)))
 
+    def on_committed(self, next_offsets: object) -> None: ...
+
     def on_revoked(self, partitions: Sequence[TopicPartition]) -> None:
         self.when_revoked()
         self.assigned -= set(partitions)

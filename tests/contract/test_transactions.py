@@ -39,6 +39,8 @@ class Listener:
     def on_assigned(self, partitions: Any) -> None:
         self.assigned |= set(partitions)
 
+    def on_committed(self, next_offsets: object) -> None: ...
+
     def on_revoked(self, partitions: Any) -> None:
         self.when_revoked()
         self.assigned -= set(partitions)

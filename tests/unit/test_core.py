@@ -16,6 +16,7 @@ from tagstream.core.batching import MicroBatcher, MicroBatchLimits
 from tagstream.core.decide import Decider
 from tagstream.core.decode import MAX_AHEAD_MS, Decoder
 from tagstream.core.errors import InvalidEvent
+from tagstream.core.heal import Mark
 from tagstream.core.offsets import OffsetTracker
 from tagstream.core.ports import Record, TextFields
 from tagstream.core.retries import Backoff
@@ -63,7 +64,7 @@ def test_dropping_from_the_batcher_keeps_the_rest_in_order() -> None:
 def test_a_commit_covers_exactly_the_unbroken_run_of_done_offsets(order: list[int]) -> None:
     tracker = OffsetTracker(epoch=1)
     for offset in range(12):
-        tracker.take(offset + 100, f"p{offset}")
+        tracker.take(offset + 100)
     done: set[int] = set()
     for offset in order:
         tracker.done(offset + 100)
@@ -76,7 +77,7 @@ def test_a_commit_covers_exactly_the_unbroken_run_of_done_offsets(order: list[in
 def test_gaps_in_the_offsets_are_no_hindrance() -> None:
     tracker = OffsetTracker(epoch=1)
     for offset in (3, 7, 20):
-        tracker.take(offset, None)
+        tracker.take(offset)
     tracker.done(3)
     tracker.done(7)
     assert tracker.committable() == 8
@@ -84,14 +85,14 @@ def test_gaps_in_the_offsets_are_no_hindrance() -> None:
 
 def test_offsets_that_do_not_grow_are_refused() -> None:
     tracker = OffsetTracker(epoch=1)
-    tracker.take(5, None)
+    tracker.take(5)
     with pytest.raises(ValueError, match="came after"):
-        tracker.take(5, None)
+        tracker.take(5)
 
 
 def test_what_was_committed_is_not_committed_again_unless_in_doubt() -> None:
     tracker = OffsetTracker(epoch=1)
-    tracker.take(0, "p")
+    tracker.take(0)
     tracker.done(0)
     tracker.committed(1)
     assert tracker.committable() is None
@@ -99,22 +100,45 @@ def test_what_was_committed_is_not_committed_again_unless_in_doubt() -> None:
     assert tracker.committable() == 1
 
 
-def test_suspects_are_all_that_passed_since_the_last_commit_but_one() -> None:
+def mark(offset: int) -> Mark:
+    return Mark(f"p{offset}", 1, 1, offset, 1)
+
+
+def test_what_was_published_is_suspect_until_a_later_commit_is_acknowledged() -> None:
     tracker = OffsetTracker(epoch=1)
     for offset in range(4):
-        tracker.take(offset, f"p{offset}")
-    for offset in range(3):
-        tracker.done(offset)
-        tracker.committed(offset + 1)
-    assert tracker.suspects() == {"p2"}
+        tracker.take(offset)
+    tracker.done(0, published=mark(0))
+    tracker.done(2, published=mark(2))
+    tracker.committed(1)
+    tracker.done(1, published=mark(1))
+    tracker.committed(3)
+    assert tracker.suspects() == [mark(0), mark(2), mark(1)]
+    tracker.acknowledged(1)
+    assert tracker.suspects() == [mark(1)]
+    tracker.acknowledged(3)
+    assert tracker.suspects() == []
 
 
-def test_what_is_done_and_waits_for_an_earlier_offset_is_suspect_and_what_is_not_done_is_not() -> None:
+def test_a_commit_that_was_said_again_clears_no_more_than_the_first_one_did() -> None:
     tracker = OffsetTracker(epoch=1)
-    for offset in range(3):
-        tracker.take(offset, f"p{offset}")
-    tracker.done(1)
-    assert tracker.suspects() == {"p1"}
+    tracker.take(0)
+    tracker.done(0, published=mark(0))
+    tracker.committed(1)
+    tracker.take(1)
+    tracker.take(2)
+    tracker.done(2, published=mark(2))
+    tracker.committed(1)
+    tracker.acknowledged(1)
+    assert tracker.suspects() == [mark(2)]
+
+
+def test_what_goes_first_does_not_make_others_wait_longer() -> None:
+    batcher: MicroBatcher[int] = MicroBatcher(MicroBatchLimits(max_events=3, flush_timeout_s=0.05))
+    batcher.add(1, 1, 0.0)
+    batcher.add_first(0, 1, 0.04)
+    assert batcher.due_in_s(0.05) == 0
+    assert batcher.take() == [0, 1]
 
 
 def test_backpressure_waits_first_then_pauses_and_resumes_at_half() -> None:

@@ -149,7 +149,7 @@ def test_results_that_wait_while_the_store_is_emptied_are_made_anew() -> None:
 def test_outputs_that_wait_keep_the_order_in_which_they_were_stored() -> None:
     tracker = OffsetTracker(epoch=1)
     for offset in (11, 12):
-        tracker.take(offset, "p")
+        tracker.take(offset)
     tracker.done(12, OutRecord("tags", b"p", b"revision 1"))  # the older version went first, after a halt
     tracker.done(11, OutRecord("tags", b"p", b"revision 2"))
     for room_bytes in (1, 1000):  # they are not torn apart either
@@ -168,7 +168,7 @@ def test_outputs_taken_in_portions_are_all_of_them_each_product_in_the_order_in_
 ) -> None:
     tracker, stored = OffsetTracker(epoch=1), list[OutRecord]()
     for offset in range(len(drawn)):
-        tracker.take(offset, None)
+        tracker.take(offset)
     for offset in rng.sample(range(len(drawn)), len(drawn)):
         size_bytes, product = drawn[offset]
         stored.append(OutRecord("tags", b"%d" % product, b"x" * size_bytes, timestamp_ms=offset))

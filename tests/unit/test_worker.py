@@ -390,6 +390,44 @@ def test_a_consumer_frozen_between_store_and_publish_puts_the_topic_right_when_i
     assert json.loads(stage.tags[-1].value or b"")["revision"] == standing.revision
 
 
+def test_a_consumer_that_lost_its_partitions_unseen_repeats_nothing_that_still_stands() -> None:
+    stage = Stage(inline=False)
+    for n in range(6):
+        stage.send(f"p{n}", event(f"p{n}"))
+    stage.turn(3)
+    stage.executor.step()
+    stage.worker.turn()
+    stage.broker.evict(stage.source)
+    published = len(stage.tags)
+    assert published == 4
+    stage.turn(3)
+    stage.executor.step()
+    stage.turn(3)
+    assert len(stage.tags) == published
+
+
+def test_a_micro_batch_of_published_events_is_committed_at_once() -> None:
+    stage = Stage()
+    for n in range(9):
+        stage.send(f"p{n}", event(f"p{n}"))
+    for _ in range(3):
+        stage.worker.turn()  # no time passes
+    assert stage.committed == 8
+
+
+def test_an_event_that_waited_for_its_product_goes_before_later_ones() -> None:
+    stage = Stage(inline=False, limits=replace(LIMITS, max_in_flight=1))
+    stage.send("p0", event("p0", 1))
+    stage.send("p0", event("p0", 2))
+    for n in range(1, 12):
+        stage.send(f"p{n}", event(f"p{n}"))
+    stage.turn(2)
+    for _ in range(2):
+        stage.executor.step()
+        stage.turn(2)
+    assert [headers(r)["event_version"] for r in stage.tags if r.key == b"p0"] == ["1", "2"]
+
+
 def test_a_defect_stops_the_worker_loudly_and_commits_nothing_of_it() -> None:
     stage = Stage()
     stage.tagger.faults.append(ZeroDivisionError("a defect"))
