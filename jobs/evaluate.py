@@ -7,7 +7,8 @@ copy). Groups are matched to columns by name. Every slice that the data has is m
 and with the words that name labels hidden (masked-both, masked-text); each language on its own where there
 are several. Without --spec the class list comes from the first model's own training counts. The highest
 score of a group is its answer: no abstention. The JSON has the first model's first slice at its top, and
-everything in `models` and `differences`.
+everything in `models` and `differences`. A .jsonl file of titles with `entities` measures extractors: exact
+span F1; each --model is an extractor's folder then.
 """
 
 from __future__ import annotations
@@ -27,10 +28,13 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from tagstream.adapters.registry import BUNDLED, Registry
-from tagstream.comparison_tables import TABLE_WIDTH, show
+from tagstream.comparison_tables import TABLE_WIDTH, show, show_spans
 from tagstream.core.errors import TagstreamError
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.model.comparison import SLICES, Candidate, EmptySlice, Measured, difference, measure_slice
+from tagstream.model.extraction.comparison import compare_extractors
+from tagstream.model.extraction.extractor import Extractor
+from tagstream.model.extraction.titles import read_titles
 from tagstream.model.loading import load
 from tagstream.model.masking import label_words
 from tagstream.model.rows import Columns, Row, columns_of, read_products, read_zh
@@ -71,17 +75,23 @@ def main(
 ) -> None:
     """Measure model versions on labelled products, side by side."""
     columns = columns_of(id, title, description, brand, image, separators=separators)
+    console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
     try:
+        if _first_line(data).keys() >= {"text", "entities"}:
+            spans = evaluate_extractors(data, model or [])
+            show_spans(spans, console)
+            if json_out is not None:
+                _write_json(json_out, spans)
+            return
         wanted = [str(name) for name in slices or ()]
         if modalities or mask_label_words:
             wanted.append(_slice_named(modalities or Modality.BOTH, mask_label_words))
         result, measured, classes = evaluate(
             data, model or ["champion"], Registry(registry), wanted, spec, columns
         )
-        show(result, Console(width=None if sys.stdout.isatty() else TABLE_WIDTH))
+        show(result, console)
         if json_out is not None:
-            written = json.dumps(_plain(result), ensure_ascii=False, indent=1)
-            json_out.write_text(written + "\n", encoding="utf-8")
+            _write_json(json_out, result)
         if report is not None:
             write_reports(report, result, measured, classes)
     except (TagstreamError, ValueError, OSError) as error:
@@ -164,6 +174,16 @@ def evaluate(
     return result, measured[first], classes
 
 
+def evaluate_extractors(data: Path, models: Sequence[str]) -> dict[str, Any]:
+    """Raises ValueError without a model, TagstreamError for a folder that is no extractor."""
+    if not models:
+        raise ValueError(f"{data} has titles with spans: name an extractor's folder with --model")
+    extractors = {Path(folder).name: Extractor.load(Path(folder)) for folder in models}
+    if len(extractors) < len(models):
+        raise ValueError(f"two extractors have one name: {', '.join(models)}")
+    return compare_extractors(extractors, read_titles(data))
+
+
 def _slice_named(modalities: Modality, masked: bool) -> str:
     for name, of in SLICES.items():
         if of == (modalities.value, masked):
@@ -212,11 +232,16 @@ def _rows(source: Path, taxonomy: Taxonomy, columns: Columns | None) -> list[Row
 
 def _holds_copies(path: Path) -> bool:
     """Are these lines {"id", "text", "tags"}, not products?"""
+    return path.is_file() and (path.name == COPIES or _first_line(path).keys() >= {"text", "tags"})
+
+
+def _first_line(path: Path) -> dict[str, Any]:
+    """The first object of a .jsonl file; empty for anything else. Raises ValueError if it is not JSON."""
     if path.suffix != ".jsonl" or not path.is_file():
-        return False
+        return {}
     with path.open(encoding="utf-8") as file:
         first = json.loads(file.readline() or "{}")
-    return path.name == COPIES or {"text", "tags"} <= first.keys()
+    return first if isinstance(first, dict) else {}
 
 
 def _spec(path: Path) -> EvaluationSpec:
@@ -236,6 +261,10 @@ def _trained_on(folder: Path, rows: list[Row]) -> int | None:
     hashes = np.load(folder / "training_groups.npy", allow_pickle=False)
     titles = [normalised_title(row.text.title) for row in rows]
     return int(np.isin([title_hash(title) for title in titles if title], hashes).sum())
+
+
+def _write_json(path: Path, figures: dict[str, Any]) -> None:
+    path.write_text(json.dumps(_plain(figures), ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
 
 
 def _plain(figures: Any) -> Any:

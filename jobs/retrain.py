@@ -199,6 +199,8 @@ def _hooks(
         found = checkpoints.hooks(half, on_epoch)
         if found.saved is not None:
             say(f"{half}: goes on after step {found.saved['progress']['step']}")
+            for epoch, (loss, figure) in enumerate(found.saved["progress"]["epochs"], 1):
+                curves.append(_point(half, epoch, loss, figure))
         return found
 
     return hooks
@@ -230,7 +232,6 @@ class _Teller:
         left = self._epochs - epoch - 1
         left_s = (time.monotonic() - self._started) / self._epochs_here * left
         said, metrics = "", {f"{self._half}_epoch": epoch, f"{self._half}_loss": loss}
-        point: dict[str, Any] = {"part": self._half, "epoch": epoch + 1, "loss": loss}
         figure = None
         if self._validate is not None:
             figure = self._validate(module) if self._share.rank == 0 else None
@@ -238,8 +239,8 @@ class _Teller:
                 figure = broadcast_from_rank_zero(figure)
             assert figure is not None
             said = f", validation macro-F1 {figure:.4f}"
-            metrics[f"{self._half}_macro_f1"] = point["macro_f1"] = figure
-        self._curves.append(point)
+            metrics[f"{self._half}_macro_f1"] = figure
+        self._curves.append(_point(self._half, epoch + 1, loss, figure))
         self._say(
             f"{self._half}: epoch {epoch + 1}/{self._epochs}, loss {loss:.3f}{said}, "
             f"about {left_s:.0f} s to go"
@@ -248,6 +249,12 @@ class _Teller:
         if self._together or self._share.world == 1:
             ray.train.report(metrics)
         return figure
+
+
+def _point(half: str, epoch: int, loss: float, figure: float | None) -> dict[str, Any]:
+    """Of a learning curve, as the report draws it."""
+    point = {"part": half, "epoch": epoch, "loss": loss}
+    return point if figure is None else {**point, "macro_f1": figure}
 
 
 def _wrapped(model: nn.Module) -> nn.Module:

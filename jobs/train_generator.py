@@ -34,7 +34,7 @@ from tagstream.model.generation.measure import (
 from tagstream.model.losses import targets
 from tagstream.model.rows import Row, read_products
 from tagstream.model.split import EvaluationSpec
-from tagstream.model.tags import with_thresholds
+from tagstream.model.thresholds import with_thresholds
 from tagstream.model.train import title_hashes, training_set
 from tagstream.model.version import load as load_heads
 

@@ -32,6 +32,20 @@ def show(result: dict[str, Any], console: Console) -> None:
         console.print(f"{name} left out: {why}")
 
 
+def show_spans(result: dict[str, Any], console: Console) -> None:
+    """Exact span F1 of every extractor and group, and the differences."""
+    columns = ["model", "group", "spans", "precision", "recall", "F1", "95 % interval"]
+    table = Table(*columns, box=SIMPLE, title=f"exact span F1 on {result['titles']} titles")
+    for model, groups in result["models"].items():
+        for group, of in groups.items():
+            figures = [f"{of[name]:.3f}" for name in ("precision", "recall", "f1")]
+            table.add_row(model, group, f"{of['spans']:.0f}", *figures, f"{of['low']:.3f} – {of['high']:.3f}")
+    console.print(table)
+    for of in result["differences"]:
+        within = f"({of['low']:+.3f} – {of['high']:+.3f})"
+        console.print(f"{of['model']} minus {of['minus']}: {of['difference']:+.3f} {within}")
+
+
 def _means_table(result: dict[str, Any]) -> Table:
     columns = ["slice", "", "rows", "accuracy", "macro-F1", "ECE", "above chance", "coverage at .9 precision"]
     columns += ["scarce F1 (values)", "other F1 (values)", "set F1", "edit distance", "broken pictures"]

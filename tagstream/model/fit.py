@@ -82,6 +82,8 @@ class Progress:
 
     step: int = 0
     losses: list[float] = field(default_factory=list)
+    #: mean loss of each epoch, and what it reached on the validation part
+    epochs: list[tuple[float, float | None]] = field(default_factory=list)
     best: float = -math.inf
     worse_epochs: int = 0
     ended: bool = False
@@ -232,10 +234,9 @@ def _order(member: Member, rng: np.random.Generator) -> npt.NDArray[np.int64]:
 
 
 def _end_epoch(run: _Run, how: Optimisation, hooks: Hooks, epoch: int) -> None:
-    if hooks.on_epoch is None:
-        return
-    losses = run.progress.losses
-    figure = hooks.on_epoch(epoch, sum(losses) / len(losses), run.trained)
+    loss = sum(run.progress.losses) / len(run.progress.losses)
+    figure = hooks.on_epoch(epoch, loss, run.trained) if hooks.on_epoch is not None else None
+    run.progress.epochs.append((loss, figure))
     if figure is None or not how.patience:
         return
     if figure > run.progress.best:

@@ -18,6 +18,9 @@ Part = Literal["train", "validation", "test"]
 
 TEST_SHARE = 0.16
 VALIDATION_SHARE = 0.12
+
+#: (k, n): the k-th of n folds, so that every row is in the test part of one of them.
+Fold = tuple[int, int]
 #: A class with fewer training rows is not measured: its score would be noise.
 CLASS_MIN_ROWS = 10
 
@@ -58,13 +61,15 @@ def near_duplicate_groups(
     return [names[root(row)] for row in range(len(titles))]
 
 
-def part_of(group_name: str, seed: int) -> Part:
+def part_of(group_name: str, seed: int, fold: Fold | None = None) -> Part:
     """The part that a near-duplicate group falls into, by hash."""
     digest = hashlib.blake2b(f"{seed} {group_name}".encode(errors="replace"), digest_size=8).digest()
-    place = int.from_bytes(digest, "big") / 2**64
-    if place < TEST_SHARE:
+    place, test_share = int.from_bytes(digest, "big") / 2**64, TEST_SHARE
+    if fold is not None:
+        place, test_share = (place - fold[0] / fold[1]) % 1, 1 / fold[1]
+    if place < test_share:
         return "test"
-    return "validation" if place < TEST_SHARE + VALIDATION_SHARE else "train"
+    return "validation" if place < test_share + VALIDATION_SHARE else "train"
 
 
 def permitted(

@@ -1,4 +1,4 @@
-"""A taxonomy from labelled rows, and its thresholds from held-out scores."""
+"""A taxonomy from labelled rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import numpy as np
 import numpy.typing as npt
 
 from tagstream.core.taxonomy import Group, Taxonomy, Value, versioned
-from tagstream.model.losses import FloatArray
 from tagstream.model.names import GROUP_NAMES, value_names
 from tagstream.model.rows import ZH_GROUPS
 from tagstream.model.split import CLASS_MIN_ROWS, class_lists
@@ -17,10 +16,6 @@ from tagstream.model.split import CLASS_MIN_ROWS, class_lists
 #: Groups in which a product can have several values.
 MULTI_GROUPS = frozenset({"材质", "颜色", "风格", "图案", "版型", "衣样式"})
 PARENT_GROUPS = {"subCategory": "masterCategory", "articleType": "subCategory"}
-#: A wrong tag costs more than a missing one: precision weighs twice (F-0.5).
-THRESHOLD_BETA = 0.5
-#: Below one half a tag is more likely wrong than right, however well held-out rows go: shops differ.
-THRESHOLD_MIN, THRESHOLD_MAX = 0.5, 0.9
 
 
 def build_taxonomy(
@@ -118,39 +113,3 @@ def columns_of(taxonomy: Taxonomy, groups: Sequence[str]) -> npt.NDArray[np.int6
     """The taxonomy's columns of these groups, in the order of the groups."""
     slices = [taxonomy.slices[group] for group in groups]
     return np.concatenate([np.arange(s.start, s.stop) for s in slices]) if slices else np.empty(0, np.int64)
-
-
-def with_thresholds(taxonomy: Taxonomy, scores: FloatArray, target: FloatArray) -> Taxonomy:
-    """Each group's values get the one threshold that has the best F-0.5 over all its rows and values.
-
-    Pooled over the group, because most values have too few held-out rows for one of their own.
-    """
-    groups = []
-    for group in taxonomy.groups:
-        columns = taxonomy.slices[group.name]
-        known = ~np.isnan(target[:, columns]).all(axis=1)
-        threshold = _best_threshold(
-            group, scores[known][:, columns], np.nan_to_num(target[known][:, columns])
-        )
-        values = tuple(value.model_copy(update={"threshold": threshold}) for value in group.values)
-        groups.append(group.model_copy(update={"values": values}))
-    return versioned(groups)
-
-
-def _best_threshold(group: Group, scores: FloatArray, truth: FloatArray) -> float:
-    if len(scores) == 0:
-        return 0.5
-    if group.kind == "single":
-        place = scores.argmax(axis=1)
-        rows = np.arange(len(scores))
-        said, right, real = scores[rows, place], truth[rows, place] == 1, float(len(scores))
-    else:
-        said, right, real = scores.ravel(), truth.ravel() == 1, float(truth.sum())
-    weight = THRESHOLD_BETA**2
-    best, threshold = -1.0, 0.5
-    for candidate in np.arange(THRESHOLD_MIN, THRESHOLD_MAX + 0.005, 0.01):
-        given = said >= candidate
-        f = (1 + weight) * float(right[given].sum()) / (weight * real + float(given.sum()) + 1e-9)
-        if f > best:
-            best, threshold = f, round(float(candidate), 2)
-    return threshold

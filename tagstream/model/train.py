@@ -29,6 +29,7 @@ from tagstream.model.rows import Row
 from tagstream.model.shorten import short_titles
 from tagstream.model.split import (
     EvaluationSpec,
+    Fold,
     Part,
     class_lists,
     near_duplicate_groups,
@@ -36,8 +37,10 @@ from tagstream.model.split import (
     part_of,
     permitted,
 )
+from tagstream.model.swapped import swapped
 from tagstream.model.tagger import Members
-from tagstream.model.tags import build_taxonomy, columns_of, learnable, subset, with_thresholds
+from tagstream.model.tags import build_taxonomy, columns_of, learnable, subset
+from tagstream.model.thresholds import Thresholds, with_thresholds
 from tagstream.model.towers import ImageTowerConfig, TextTowerConfig
 from tagstream.model.towers.hashed import HashedNgramBag
 from tagstream.model.towers.pictures import EfficientNet
@@ -53,7 +56,8 @@ class TextTraining(_Strict):
     """The text half.
 
     `feature_dropout`: the share of a text's pieces that is left out, anew in every step; `decay`: the plain
-    L2 term; `masked_share`: of the rows that come again without the words that name labels.
+    L2 term; `masked_share`: of the rows that come again without the words that name labels; `swapped_share`:
+    of the Chinese rows that come again with one value's name exchanged for another's.
     """
 
     tower: TextTowerConfig = Field(default_factory=HashedNgramBag)
@@ -63,6 +67,7 @@ class TextTraining(_Strict):
     decay: float = Field(default=1e-5, ge=0)
     masked_share: float = Field(default=0.3, ge=0, le=1)
     short_titles_per_row: int = Field(default=2, ge=0)
+    swapped_share: float = Field(default=0.3, ge=0, le=1)
 
 
 class ImageTraining(_Strict):
@@ -86,6 +91,7 @@ class Recipe(_Strict):
     image: ImageTraining | None = ImageTraining()
     joint: JointConfig | None = None
     fusion: Kind = "weighted"
+    thresholds: Thresholds = Thresholds()
 
     @model_validator(mode="after")
     def _has_halves(self) -> Recipe:
@@ -133,7 +139,7 @@ class TrainingSet:
         return digest.hexdigest()[:16]
 
 
-def cut(rows: Sequence[Row], seed: int) -> Parted:
+def cut(rows: Sequence[Row], seed: int, fold: Fold | None = None) -> Parted:
     """Train, validation and test, no near-duplicate group in two of them."""
     names = near_duplicate_groups(
         [row.text.title or row.text.description or "" for row in rows],
@@ -142,7 +148,7 @@ def cut(rows: Sequence[Row], seed: int) -> Parted:
     )
     parts: dict[Part, list[Row]] = {"train": [], "validation": [], "test": []}
     for row, name in zip(rows, names, strict=True):
-        parts[part_of(name, seed)].append(row)
+        parts[part_of(name, seed, fold)].append(row)
     return Parted(parts["train"], parts["validation"], parts["test"])
 
 
@@ -152,6 +158,7 @@ def training_set(
     zh: Sequence[Row],
     seed: int,
     taxonomy: Taxonomy | None = None,
+    fold: Fold | None = None,
 ) -> TrainingSet:
     """Cut, leave out what must not be seen, and list the classes.
 
@@ -161,7 +168,7 @@ def training_set(
     Raises:
         ValueError: a part is empty, or no group has two values with enough rows: there are too few rows.
     """
-    parted, parted_zh = cut(products, seed), cut(zh, seed)
+    parted, parted_zh = cut(products, seed, fold), cut(zh, seed, fold)
     if not (parted.train and parted.validation and parted.test):
         raise ValueError(f"{len(products)} products are too few to be cut into training, validation and test")
     held = [*parted.validation, *parted.test]
@@ -289,6 +296,7 @@ def train_text(data: TrainingSet, recipe: Recipe, *, hooks: Hooks | None = None)
         *changed_harmlessly([*data.products.train, *data.extra, *short], recipe.seed),
         *data.zh.train,
         *short,
+        *swapped([*data.zh.train, *short], how.swapped_share, recipe.seed),
     ]
     texts, target = (
         [row.text for row in rows],
@@ -342,7 +350,7 @@ def join(data: TrainingSet, recipe: Recipe, text: TextHalf | None, seeing: Seein
     )
     with torch.inference_mode():
         scores = fusion(said.take(torch.arange(len(plain)))).numpy()
-    taxonomy = with_thresholds(data.taxonomy, scores, target[: len(plain)])
+    taxonomy = with_thresholds(data.taxonomy, scores, target[: len(plain)], recipe.thresholds)
     return Trained(recipe, taxonomy, groups, members, fusion)
 
 

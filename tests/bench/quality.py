@@ -1,13 +1,18 @@
-"""The tagger beside TF-IDF and logistic regression, on the same training rows. Prints one JSON line.
+"""The tagger beside TF-IDF and logistic regression, out of fold, on the same training rows. One JSON line.
 
-    python tests/bench/quality.py --data DIR [--extra FILE_OR_DIR …] [--seeds 0,1,2] [--epochs N]
+    python tests/bench/quality.py --data DIR [--extra FILE_OR_DIR …] [--folds 5] [--only 0,1] [--seed 0]
+        [--epochs N] [--pictures DIR]
 
-Files as for jobs/retrain.py. Each seed is another split by near-duplicate group and another training. Two
-settings: from the products alone, and with all permitted extra titles; the picture half is trained once a
-seed, on the products, and serves both. The baseline: words 1-2 and characters 2-5, C = 10, chosen on the
-validation part. Half-widths: 95 % bootstrap over near-duplicate groups of the test part. `mean` and `spread`
-(standard deviation) are over seeds. `ece_excess`: expected calibration error minus what perfect calibration
-would show on as many rows.
+Files as for jobs/retrain.py. The products are cut into folds by near-duplicate group; each is tested by a
+tagger and a baseline that were trained on the others, and the answers of all folds are judged together, over
+the classes that every fold could learn. Two settings: from the products alone, and with all permitted extra
+titles; the picture half is trained once a fold, on the products, and serves both. It is kept in `--pictures`,
+and taken from there when it is.
+
+baseline     words 1-2 and characters 2-5, C = 10
+spread       standard deviation over folds
+gain         a difference and its 95 % interval, by a paired bootstrap over near-duplicate groups
+ece_excess   expected calibration error minus what perfect calibration would show on as many rows
 """
 
 from __future__ import annotations
@@ -19,7 +24,7 @@ import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,15 +36,26 @@ from sklearn.pipeline import make_union
 
 from tagstream.core.ports import MicroBatch
 from tagstream.core.taxonomy import Taxonomy
-from tagstream.model.evaluate import accuracy, bootstrap_half_width, macro_f1, report
+from tagstream.model.evaluate import judged_groups
 from tagstream.model.fit import Hooks
 from tagstream.model.fusion import Opinions
+from tagstream.model.halves import ImageHalf
 from tagstream.model.losses import FloatArray
 from tagstream.model.masking import LabelWords
+from tagstream.model.measures import (
+    Floats,
+    Judged,
+    accuracy_of,
+    calibration_of,
+    interval,
+    macro_f1_of,
+    perfect_calibration,
+    resampled,
+)
 from tagstream.model.members import Seeing
 from tagstream.model.rows import Row, read_products
 from tagstream.model.split import near_duplicate_groups
-from tagstream.model.tags import columns_of
+from tagstream.model.tags import build_taxonomy, columns_of, subset
 from tagstream.model.train import (
     Recipe,
     TrainingSet,
@@ -51,6 +67,16 @@ from tagstream.model.train import (
 )
 
 BASELINE_C = 10.0
+DRAWS = 1000
+MEASURES = {"accuracy": accuracy_of, "macro_f1": macro_f1_of}
+
+
+@dataclass(frozen=True)
+class Tested:
+    """One fold's test rows and every system's scores for them, (rows, taxonomy.size)."""
+
+    data: TrainingSet
+    scores: dict[str, FloatArray]
 
 
 def main() -> None:
@@ -59,30 +85,31 @@ def main() -> None:
     )
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--extra", type=Path, action="append", default=[])
-    parser.add_argument("--seeds", default="0")
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--only", help="comma-separated folds; default: all")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--epochs", type=int, help="of the picture half")
-    arguments = parser.parse_args()
-    products = read_products(arguments.data)
-    extra = [row for path in arguments.extra for row in read_products(path)]
-    runs: dict[str, list[dict[str, Any]]] = {}
-    for seed in map(int, arguments.seeds.split(",")):
-        recipe = with_epochs(Recipe(seed=seed), arguments.epochs)
-        alone = training_set(products, [], [], seed)
-        say(f"seed {seed}: {len(alone.products.train)} products, training the picture half …")
-        seeing = train_seeing(
-            alone, recipe, hooks=Hooks(on_epoch=lambda epoch, loss, _: say(f"epoch {epoch}: {loss:.3f}"))
-        )
-        settings = {"products": alone}
+    parser.add_argument("--pictures", type=Path)
+    given = parser.parse_args()
+    products = read_products(given.data)
+    extra = [replace(row, image=None) for path in given.extra for row in read_products(path)]
+    recipe = with_epochs(Recipe(seed=given.seed), given.epochs)
+    tested: dict[str, list[Tested]] = {}
+    for fold in map(int, given.only.split(",")) if given.only else range(given.folds):
+        part = (fold, given.folds)
+        settings = {"products": training_set(products, [], [], given.seed, fold=part)}
         if extra:
-            settings["all_titles"] = training_set(
-                products, [replace(row, image=None) for row in extra], [], seed
-            )
+            settings["all_titles"] = training_set(products, extra, [], given.seed, fold=part)
+        alone = settings["products"]
+        kept = given.pictures / f"seed{given.seed}-fold{fold}of{given.folds}.pt" if given.pictures else None
+        say(f"fold {fold}: {len(alone.products.train)} products to train on")
+        seeing = picture_half(alone, recipe, kept)
         for name, data in settings.items():
-            runs.setdefault(name, []).append(compare(data, recipe, rearranged(seeing, alone, data)))
-            say(json.dumps({name: {k: v for k, v in runs[name][-1].items() if k != "groups"}}))
-    result: dict[str, Any] = {"benchmark": "quality", "seeds": arguments.seeds}
-    for name, of in runs.items():
-        result[name] = {"mean": summary(of, np.mean), "spread": summary(of, np.std), "runs": of}
+            tested.setdefault(name, []).append(fold_tested(data, recipe, rearranged(seeing, alone, data)))
+            say(f"{name}: {json.dumps(means(together(tested[name][-1:])))}")
+    result: dict[str, Any] = {"benchmark": "quality", "folds": given.folds, "seed": given.seed}
+    for name, folds in tested.items():
+        result[name] = figures(folds)
     print(json.dumps(result))
 
 
@@ -93,18 +120,24 @@ def with_epochs(recipe: Recipe, epochs: int | None) -> Recipe:
     return recipe.model_copy(update={"image": recipe.image.model_copy(update={"optimisation": how})})
 
 
-def summary(runs: list[dict[str, Any]], of: Any) -> dict[str, Any]:
-    """The figures over seeds; those that are tables by name too."""
-    found: dict[str, Any] = {}
-    for name, value in runs[0].items():
-        values = [run[name] for run in runs]
-        found[name] = summary(values, of) if isinstance(value, dict) else round(float(of(values)), 4)
-    return found
+def picture_half(data: TrainingSet, recipe: Recipe, kept: Path | None) -> Seeing:
+    if kept is not None and kept.exists():
+        assert recipe.image is not None
+        tower = recipe.image.tower.build()
+        seeing = Seeing(ImageHalf(tower, subset(data.taxonomy, image_groups(data)).size), None)
+        seeing.load_state_dict(torch.load(kept, weights_only=True))
+        return seeing.eval()
+    seeing = train_seeing(
+        data, recipe, hooks=Hooks(on_epoch=lambda epoch, loss, _: say(f"epoch {epoch}: {loss:.3f}"))
+    )
+    if kept is not None:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        torch.save(seeing.state_dict(), kept)
+    return seeing
 
 
-def compare(data: TrainingSet, recipe: Recipe, seeing: Seeing) -> dict[str, Any]:
-    """Figures of the tagger and the baseline on the test part, and the half-width of their difference."""
-    test, classes = data.products.test, data.spec.classes
+def fold_tested(data: TrainingSet, recipe: Recipe, seeing: Seeing) -> Tested:
+    test = data.products.test
     trained = join(data, recipe, train_text(data, recipe), seeing)
     words = LabelWords(value.value for group in data.taxonomy.groups for value in group.values)
     plain = trained.members.opinions(batch_of(test))[0]
@@ -119,35 +152,95 @@ def compare(data: TrainingSet, recipe: Recipe, seeing: Seeing) -> dict[str, Any]
     }
     with torch.inference_mode():
         scores = {name: trained.fusion(said).numpy() for name, said in slices.items()}
-    answers = {name: named(of, data.taxonomy, classes) for name, of in scores.items()}
-    taught = {group: [v.value for v in data.taxonomy.group(group).values] for group in answers["fused"]}
-    answers["baseline"] = baseline([*data.products.train, *data.extra], test, taught)
-    every = np.arange(len(test))
-    figures: dict[str, Any] = {
-        name: dict(zip(("accuracy", "macro_f1"), means(of, test, classes, every), strict=True))
-        for name, of in answers.items()
+    scores["baseline"] = baseline([*data.products.train, *data.extra], test, data.taxonomy)
+    return Tested(data, scores)
+
+
+def together(folds: Sequence[Tested]) -> dict[str, dict[str, Judged]]:
+    """System → group → what was said and what is true, over the test rows of these folds."""
+    rows = [row for fold in folds for row in fold.data.products.test]
+    learned = [fold.data.spec.classes for fold in folds]
+    groups = [group for group in learned[0] if all(group in of for of in learned)]
+    every = {group: sorted({value for of in learned for value in of[group]}) for group in groups}
+    measured = {group: [v for v in every[group] if all(v in of[group] for of in learned)] for group in groups}
+    taxonomy = build_taxonomy(every, [row.labels for row in rows])
+    found = {}
+    for system in folds[0].scores:
+        scores = np.concatenate([in_columns_of(taxonomy, fold, system) for fold in folds])
+        found[system] = {of.group.name: of for of in judged_groups(scores, rows, taxonomy, measured)}
+    return found
+
+
+def in_columns_of(taxonomy: Taxonomy, fold: Tested, system: str) -> FloatArray:
+    """The fold's scores by the values of another taxonomy, 0 for those that it did not learn."""
+    learned = fold.data.taxonomy
+    place = {
+        (group.name, value.value): learned.slices[group.name].start + at
+        for group in learned.groups
+        for at, value in enumerate(group.values)
     }
-    near = near_duplicate_groups([row.text.title for row in test], [row.picture_hash for row in test])
-    for place, measure in enumerate(("accuracy", "macro_f1")):
+    found = np.zeros((len(fold.data.products.test), taxonomy.size), np.float32)
+    for group in taxonomy.groups:
+        for at, value in enumerate(group.values):
+            if (group.name, value.value) in place:
+                column = place[group.name, value.value]
+                found[:, taxonomy.slices[group.name].start + at] = fold.scores[system][:, column]
+    return found
 
-        def gain(rows: np.ndarray, place: int = place) -> float:
-            ours, theirs = (
-                means(answers[name], test, classes, rows)[place] for name in ("fused", "baseline")
-            )
-            return ours - theirs
 
-        figures[f"{measure}_gain"] = gain(every)
-        figures[f"{measure}_gain_half_width"] = bootstrap_half_width(gain, near)
-    judged = report(scores["fused"], test, data.taxonomy, classes)["groups"]
-    figures["ece_excess"] = {name: judged[name]["ece_excess"] for name in answers["fused"]}
-    figures["groups"] = {
-        name: {
-            of: means({name: answers[of][name]}, test, classes, every)[1]
-            for of in ("fused", "image", "baseline")
+def figures(folds: Sequence[Tested]) -> dict[str, Any]:
+    judged, rows = together(folds), [row for fold in folds for row in fold.data.products.test]
+    each = [means(together([fold])) for fold in folds]
+    found: dict[str, Any] = {
+        system: {
+            measure: {"mean": figure, "spread": round(float(np.std([of[system][measure] for of in each])), 4)}
+            for measure, figure in of_system.items()
         }
-        for name in answers["fused"]
+        for system, of_system in means(judged).items()
     }
-    return figures
+    near = near_duplicate_groups([row.text.title for row in rows], [row.picture_hash for row in rows])
+    draws = resampled(near, DRAWS)
+    for other in ("baseline", "text"):
+        found[f"gain over {other}"] = {
+            measure: gains(judged["fused"], judged[other], measure, draws) for measure in MEASURES
+        }
+    found["ece_excess"] = {name: round(ece_excess(of), 4) for name, of in judged["fused"].items()}
+    return found
+
+
+def gains(ours: Mapping[str, Judged], theirs: Mapping[str, Judged], measure: str, draws: Floats) -> Any:
+    """Of the mean over groups and of each group; `worse`: the groups that are shown to be."""
+    found, drawn_differences = {}, []
+    for name, one in ours.items():
+        weights = draws[:, one.places]
+        difference, drawn = (
+            MEASURES[measure](one, of) - MEASURES[measure](theirs[name], of)
+            for of in (np.ones((1, len(one.places))), weights)
+        )
+        found[name] = [float(difference[0]), *interval(float(difference[0]), drawn)]
+        drawn_differences.append(drawn)
+    mean = float(np.mean([gain[0] for gain in found.values()]))
+    found = {"mean": [mean, *interval(mean, np.mean(drawn_differences, axis=0))], **found}
+    rounded = {name: [round(x, 4) for x in of] for name, of in found.items()}
+    return {**rounded, "worse": [name for name, (_, _, high) in rounded.items() if high < 0]}
+
+
+def means(judged: Mapping[str, Mapping[str, Judged]]) -> dict[str, dict[str, float]]:
+    """System → measure → its mean over groups."""
+    return {
+        system: {
+            measure: round(
+                float(np.mean([of(one, np.ones((1, len(one.places))))[0] for one in groups.values()])), 4
+            )
+            for measure, of in MEASURES.items()
+        }
+        for system, groups in judged.items()
+    }
+
+
+def ece_excess(judged: Judged) -> float:
+    shown = float(calibration_of(judged, np.ones((1, len(judged.places))))[0])
+    return shown - perfect_calibration(judged.confidence)
 
 
 def batch_of(rows: Sequence[Row]) -> MicroBatch:
@@ -173,55 +266,25 @@ def rearranged(seeing: Seeing, taught: TrainingSet, wanted: TrainingSet) -> Seei
     return found
 
 
-def named(
-    scores: FloatArray, taxonomy: Taxonomy, groups: Mapping[str, Sequence[str]]
-) -> dict[str, list[str]]:
-    """Group → the value with the highest score, of each row."""
-    return {
-        group: [
-            taxonomy.group(group).values[place].value
-            for place in scores[:, taxonomy.slices[group]].argmax(axis=1)
-        ]
-        for group in groups
-        if group in taxonomy.slices
-    }
-
-
-def baseline(
-    train: Sequence[Row], test: Sequence[Row], classes: Mapping[str, Sequence[str]]
-) -> dict[str, list[str]]:
-    """Group → predicted value of each test row, from the titles alone."""
+def baseline(train: Sequence[Row], test: Sequence[Row], taxonomy: Taxonomy) -> FloatArray:
+    """(rows, taxonomy.size) 1 for the value that the titles alone predict."""
     features = make_union(
         TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),
         TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2),
     )
     x = features.fit_transform([row.text.title for row in train])
     x_test = features.transform([row.text.title for row in test])
-    answers = {}
-    for group, values in classes.items():
-        known = [n for n, row in enumerate(train) if row.labels.get(group, ("",))[0] in values]
+    scores = np.zeros((len(test), taxonomy.size), np.float32)
+    for group in taxonomy.groups:
+        values = [value.value for value in group.values]
+        known = [n for n, row in enumerate(train) if row.labels.get(group.name, ("",))[0] in values]
         model = LogisticRegression(C=BASELINE_C, max_iter=100, tol=1e-3)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            model.fit(x[known], [train[n].labels[group][0] for n in known])
-        answers[group] = list(model.predict(x_test))
-    return answers
-
-
-def means(
-    answers: Mapping[str, Sequence[str]],
-    test: Sequence[Row],
-    classes: Mapping[str, Sequence[str]],
-    rows: np.ndarray,
-) -> tuple[float, float]:
-    """(mean accuracy, mean macro-F1) over groups, over these places of the test part."""
-    figures = []
-    for group, predicted in answers.items():
-        known = [n for n in rows if test[n].labels.get(group)]
-        truth, said = [test[n].labels[group][0] for n in known], [predicted[n] for n in known]
-        figures.append((accuracy(truth, said), macro_f1(truth, said, classes[group])))
-    mean = np.mean(figures, axis=0)
-    return float(mean[0]), float(mean[1])
+            model.fit(x[known], [train[n].labels[group.name][0] for n in known])
+        columns = [taxonomy.slices[group.name].start + values.index(said) for said in model.predict(x_test)]
+        scores[np.arange(len(test)), columns] = 1
+    return scores
 
 
 def say(text: str) -> None:

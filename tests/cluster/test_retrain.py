@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import torch
 from torchvision.io import encode_jpeg
@@ -270,22 +273,54 @@ def test_a_run_is_logged_to_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [one.path for one in client.list_artifacts(run.run_id, "model")] == ["model/products.csv"]
 
 
-def test_a_named_run_on_the_cluster_does_not_train_twice(cluster: Any, tmp_path: Path) -> None:
+def test_a_named_run_that_is_killed_on_the_cluster_goes_on_to_the_same_bytes(
+    cluster: Any, tmp_path: Path
+) -> None:
     write_rows(tmp_path, painted(tmp_path))
-    (tmp_path / "tiny.json").write_text(json.dumps(TINY))
-    job = ["job", "submit", "--working-dir", ".", "--", "python", "jobs/retrain.py"]
-    job += ["--data", str(tmp_path), "--recipe", str(tmp_path / "tiny.json")]
-    job += ["--run-name", "evening", "--storage", str(tmp_path / "runs"), "--checkpoint-steps", "1"]
-    first = cluster.run("ray", *job, "--out", str(tmp_path / "first"), timeout_s=280)
-    again = cluster.run("ray", *job, "--out", str(tmp_path / "again"), timeout_s=280)
+    long = {"image": {**TINY["image"], "optimisation": {**TINY["image"]["optimisation"], "epochs": 40}}}
+    (tmp_path / "tiny.json").write_text(json.dumps(TINY | long))
+
+    def job(name: str) -> list[str]:
+        words = ["job", "submit", "--working-dir", ".", "--", "python", "jobs/retrain.py"]
+        words += ["--data", str(tmp_path), "--recipe", str(tmp_path / "tiny.json")]
+        words += ["--run-name", name, "--storage", str(tmp_path / "runs"), "--checkpoint-steps", "1"]
+        return [*words, "--out", str(tmp_path / name)]
+
+    with ThreadPoolExecutor(1) as pool:
+        broken = pool.submit(cluster.run, "ray", *job("night"), timeout_s=280)
+        until(lambda: (tmp_path / "runs/night/pictures.pt").exists())
+        kill_training(str(tmp_path / "night"))
+        with pytest.raises(AssertionError, match="failed"):
+            broken.result()
+    assert not (tmp_path / "night").exists()
+    rest = cluster.run("ray", *job("night"), timeout_s=280)
+    cluster.run("ray", *job("evening"), timeout_s=280)
     weights = [path.read_bytes() for path in sorted(tmp_path.glob("*/*/model.safetensors"))]
 
-    assert "text: epoch 3/3" in first
-    assert "pictures: epoch 3/3" in first
-    assert "epoch" not in again
-    assert "pictures: goes on after step" in again
+    assert "pictures: goes on after step" in rest
+    assert "pictures: epoch 1/" not in rest
     assert len(weights) == 2
     assert weights[0] == weights[1]
+
+
+def kill_training(out: str) -> None:
+    """SIGKILL to the job's own process; Ray ends its workers then."""
+    for process in psutil.process_iter(["cmdline"]):
+        command = process.info["cmdline"] or []
+        if out in command and "jobs/retrain.py" in command and "submit" not in command:
+            process.kill()
+    until(lambda: not any("RayTrainWorker" in name for name in titles()))
+
+
+def titles() -> list[str]:
+    return [" ".join(one.info["cmdline"] or []) for one in psutil.process_iter(["cmdline"])]
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 120) -> None:
+    deadline_s = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline_s, "it never came true"
+        time.sleep(0.02)
 
 
 def test_a_search_on_the_cluster_writes_a_recipe(cluster: Any, tmp_path: Path) -> None:

@@ -12,7 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
+from typer.testing import CliRunner
 
+from jobs import evaluate
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.ports import TextFields
 from tagstream.model.extraction import bio
@@ -446,3 +449,29 @@ def test_characters_take_the_state_of_the_token_that_covers_them(encoder_folder:
 def test_a_folder_without_an_encoder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no encoder"):
         Pretrained.read(str(tmp_path))
+
+
+def test_extractors_are_measured_side_by_side_by_the_evaluation_job(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "140")
+    other = shutil.copytree(folder, tmp_path / "e2")
+    titles = [made_title(random.Random(seed)) for seed in range(900, 960)]
+    lines = [
+        json.dumps({"text": t.text, "entities": [s._asdict() | {"label": s.group} for s in t.spans]})
+        for t in titles
+    ]
+    (tmp_path / "dev.jsonl").write_text("\n".join(lines))
+    options = ["--data", str(tmp_path / "dev.jsonl"), "--json", str(tmp_path / "f.json")]
+    app = typer.Typer()
+    app.command()(evaluate.main)
+
+    done = CliRunner().invoke(app, [*options, "--model", str(folder), "--model", str(other)])
+    said = json.loads((tmp_path / "f.json").read_text())
+
+    assert done.exit_code == 0, done.output
+    assert "exact span F1 on 60 titles" in done.output
+    assert said["models"]["e1"]["all"]["f1"] == measure(Extractor.load(folder), titles)["all"]["f1"]
+    assert said["models"]["e1"]["brand"]["low"] <= said["models"]["e1"]["brand"]["f1"]
+    assert said["differences"][0]["difference"] == said["differences"][0]["low"] == 0
+    assert CliRunner().invoke(app, options).exit_code == 2

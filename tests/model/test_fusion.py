@@ -17,7 +17,8 @@ from tagstream.model.fusion import (
     fit_fusion,
 )
 from tagstream.model.losses import targets
-from tagstream.model.tags import build_taxonomy, with_thresholds
+from tagstream.model.tags import build_taxonomy
+from tagstream.model.thresholds import Thresholds, with_thresholds
 
 ROWS = 400
 COLOURS = ("Red", "Blue", "Green")
@@ -156,6 +157,34 @@ def test_a_threshold_makes_a_doubtful_group_abstain() -> None:
     threshold = decided.groups[0].values[0].threshold
     assert 0.4 < threshold <= 0.9
     assert decided.taxonomy_version != colour.taxonomy_version
+
+
+def doubtful_red(rows: int) -> tuple[np.ndarray, np.ndarray]:
+    """Red is right above .8 and wrong half of the time below; Blue is always right."""
+    red = [(score, n % 2 == 0 or score > 0.8) for n in range(rows) for score in (0.6, 0.85)]
+    scores = [[score, 1 - score, 0.0] for score, _ in red] + [[0.3, 0.7, 0.0]] * 100
+    labels = [("Red",) if right else ("Blue",) for _, right in red] + [("Blue",)] * 100
+    colour = Taxonomy(taxonomy_version="1", groups=TAXONOMY.groups[:1])
+    return np.float32(scores), targets([{"colour": label} for label in labels], colour)
+
+
+@pytest.mark.parametrize(("rows", "low", "high"), [(100, 0.61, 0.85), (1, 0.5, 0.6)])
+def test_a_value_gets_a_threshold_of_its_own_once_it_has_rows_enough(
+    rows: int, low: float, high: float
+) -> None:
+    colour = Taxonomy(taxonomy_version="1", groups=TAXONOMY.groups[:1])
+    scores, target = doubtful_red(rows)
+    red, blue, _ = with_thresholds(colour, scores, target).groups[0].values
+    assert low <= red.threshold <= high
+    assert blue.threshold <= 0.7
+
+
+def test_a_precision_target_sets_the_lowest_threshold_that_reaches_it() -> None:
+    colour = Taxonomy(taxonomy_version="1", groups=TAXONOMY.groups[:1])
+    how = Thresholds(precision=0.95, highest=0.99, pseudo_rows=0.1)
+    red, blue, _ = with_thresholds(colour, *doubtful_red(100), how).groups[0].values
+    assert red.threshold == 0.61
+    assert blue.threshold == 0.5
 
 
 def test_parents_are_what_most_rows_say() -> None:

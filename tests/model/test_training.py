@@ -18,6 +18,7 @@ from tagstream.model.losses import HeadLoss, LossConfig, asymmetric, targets
 from tagstream.model.members import Seeing, SeeingMember, TextMember, augment
 from tagstream.model.rows import Row
 from tagstream.model.shorten import short_titles
+from tagstream.model.swapped import swapped
 from tagstream.model.towers.pictures import EfficientNet
 from tagstream.model.train import Recipe, Trained, TrainingSet
 
@@ -120,6 +121,19 @@ def test_a_free_tag_that_a_short_title_does_not_say_is_unknown_not_negative() ->
     matrix = targets([{"材质": ("棉",)}], PAIR, [{"材质": ("蕾丝",)}])
 
     np.testing.assert_array_equal(matrix[0], [np.nan, np.nan, 1, np.nan, 0])
+
+
+def test_copy_comes_again_with_one_free_tag_s_name_and_label_exchanged() -> None:
+    def copy(n: int, title: str, **labels: tuple[str, ...]) -> Row:
+        return Row(f"z{n}", TextFields(title, lang="zh"), labels)
+
+    white = copy(0, "白色竖条纹棉衬衫", 颜色=("白色",), 图案=("竖条纹", "条纹"), 材质=("棉",))
+    others = [copy(1, "红色裙子", 颜色=("红色",)), copy(2, "没有说", 颜色=("红色",))]
+    [again, red] = swapped([white, *others], share=1.0, seed=0)
+    assert (again.text.title, again.labels["颜色"]) == ("红色竖条纹棉衬衫", ("红色",))
+    assert again.labels["图案"] == white.labels["图案"]
+    assert (red.text.title, red.labels) == ("白色裙子", {"颜色": ("白色",)})
+    assert swapped([white, *others], share=0.0, seed=0) == []
 
 
 def test_short_titles_keep_only_the_free_tags_that_they_say() -> None:
