@@ -204,6 +204,9 @@ class Worker:
         if self._healer:
             self._heal()
         if self._commit_is_due():
+            if self._is_unheard():  # the last ones may have been refused in a rebalance: say them again
+                for tracker in self._trackers.values():
+                    tracker.doubt_commits()
             self._commit(self._trackers, wait=False)
         if self._heartbeat_s - self._reported_s >= self._limits.commit_interval_s:
             self._reported_s = self._heartbeat_s
@@ -254,7 +257,7 @@ class Worker:
             source.resume()
         if move not in ("take", "resume"):
             self._settle(timeout_s=_IDLE_S)
-        if move == "wait":
+        if move == "wait" and not self._is_unheard():  # only a poll hears of commits
             return []
         room = self._limits.max_uncommitted_events - self._uncommitted()
         try:
@@ -312,7 +315,9 @@ class Worker:
         self._batcher.add(entry, entry.size_bytes, self._ports.clock.monotonic_s())
 
     def _submit(self) -> None:
-        while not (self._halted or self._halt_to_say) and len(self._in_flight) < self._limits.max_in_flight:
+        while not (self._halted or self._halt_to_say or self._is_unheard()):
+            if len(self._in_flight) >= self._limits.max_in_flight:
+                return
             if self._batcher.due_in_s(self._ports.clock.monotonic_s()) != 0:
                 return
             entries = self._batcher.take()
@@ -322,6 +327,12 @@ class Worker:
             self._ports.metrics.observe(Metric.MICRO_BATCH_EVENTS, len(entries))
             future = self._executor.submit(self._carry, entries)
             future.add_done_callback(partial(self._return, number))
+
+    def _is_unheard(self) -> bool:
+        """The group does not answer, and may have given the partitions away: what is published now would be
+        published again by their next owner. What is in flight is enough to keep taggers busy meanwhile."""
+        unacknowledged = sum(tracker.unacknowledged for tracker in self._trackers.values())
+        return unacknowledged >= self._limits.micro_batch.max_events
 
     def _return(self, number: int, done: Future[None]) -> None:
         self._returned.put((number, done.exception()))

@@ -101,6 +101,11 @@ class OffsetTracker:
         while self._published_before and self._published_before.popleft()[0] < next_offset:
             pass
 
+    @property
+    def unacknowledged(self) -> int:
+        """Products that were published before a commit of which nothing has been heard yet."""
+        return sum(len(marks) for _, marks in self._published_before)
+
     def suspects(self) -> list[Mark]:
         """What may be younger than a successor's records if the partition was lost unseen, oldest first."""
         before = [mark for _, marks in self._published_before for mark in marks.values()]

@@ -7,6 +7,7 @@ joint    the picture tower again, joined with a text tower of its own; reads pai
 
 from __future__ import annotations
 
+import copy
 from typing import Literal
 
 import torch
@@ -21,7 +22,11 @@ from tagstream.model.towers.sequence import encoder
 
 
 class TextHalf(nn.Module):
-    """n texts, and (n, outputs) of which values they name → (n, outputs) logits."""
+    """n texts, and (n, outputs) of which values they name → (n, outputs) logits.
+
+    Texts that name no value at all have a head of their own: what little they say must not be learned at the
+    cost of those that say more.
+    """
 
     def __init__(self, tower: TextTower, outputs: int) -> None:
         super().__init__()
@@ -29,12 +34,17 @@ class TextHalf(nn.Module):
         self.heads = nn.Linear(tower.width, outputs)
         nn.init.normal_(self.heads.weight, std=tower.width**-0.5)
         nn.init.zeros_(self.heads.bias)
+        self.silent_heads = copy.deepcopy(self.heads)
         #: What being named adds to a value's logit.
         self.named = nn.Parameter(torch.full((outputs,), 3.0))
 
     def forward(self, prepared: Prepared, mentions: Tensor) -> Tensor:
-        logits: Tensor = self.heads(self.tower(prepared)) + self.named * mentions.to(self.named.device)
-        return logits
+        return self.of_features(self.tower(prepared), mentions.to(self.named.device))
+
+    def of_features(self, features: Tensor, mentions: Tensor) -> Tensor:
+        silent = ~(mentions > 0).any(dim=1, keepdim=True)
+        logits = self.heads(features) + self.named * mentions
+        return torch.where(silent, self.silent_heads(features), logits)
 
 
 class ImageHalf(nn.Module):

@@ -50,14 +50,18 @@ class TextMember:
         """The head is pre-scaled and learns a quarter as fast."""
         return [
             *self._half.tower.parameter_groups(learning_rate),
-            {"params": list(self._half.heads.parameters()), "lr": learning_rate / 4},
+            {
+                "params": [*self._half.heads.parameters(), *self._half.silent_heads.parameters()],
+                "lr": learning_rate / 4,
+            },
             {"params": [self._half.named], "lr": learning_rate},
         ]
 
     def loss(self, model: nn.Module, step: Step) -> Tensor:
         batch = self._prepared.take(step.rows).noised(self._feature_dropout, step.rng)
         logits = model(batch, self._mentions[step.rows])
-        held_small = [*self._half.tower.decayed(), self._half.heads.weight]
+        heads = (self._half.heads.weight, self._half.silent_heads.weight)
+        held_small = [*self._half.tower.decayed(), *heads]
         small = torch.stack([weight.square().sum() for weight in held_small]).sum()
         return self._loss(logits, self._truth[step.rows].to(logits.device)) + self._decay * small
 

@@ -202,7 +202,7 @@ class _Graph(nn.Module):
         said = {TEXT: nothing, IMAGE: nothing, JOINT: nothing}
         if self.text is not None:
             features = _features(self.text.tower, inputs, "text")
-            said[TEXT] = self.text.heads(features) + self.text.named * mentions
+            said[TEXT] = self.text.of_features(features, mentions)
         if self.seeing is not None:
             image, joint = self._see(inputs, mentions, has_text)
             said[IMAGE] = self._placed(image, has_image)

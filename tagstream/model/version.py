@@ -43,7 +43,7 @@ from tagstream.model.tags import columns_of
 from tagstream.model.towers import ImageTowerConfig, TextTowerConfig
 from tagstream.model.towers.base import ImageTower, TextTower
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 MANIFEST = "MANIFEST.json"
 
 

@@ -406,6 +406,22 @@ def test_a_consumer_that_lost_its_partitions_unseen_repeats_nothing_that_still_s
     assert len(stage.tags) == published
 
 
+def test_while_the_group_does_not_answer_no_more_is_published_than_a_micro_batch_and_what_is_in_flight() -> (
+    None
+):
+    stage = Stage()
+    heard = stage.worker.on_committed
+    stage.worker.on_committed = lambda next_offsets: None  # type: ignore[method-assign]
+    for n in range(60):
+        stage.send(f"p{n}", event(f"p{n}"))
+    stage.turn(20)
+    bound = (LIMITS.max_in_flight + 1) * LIMITS.micro_batch.max_events
+    assert 0 < len(stage.tags) <= bound
+    stage.worker.on_committed = heard  # type: ignore[method-assign]
+    stage.turn(20)
+    assert len(stage.tags) == 60
+
+
 def test_a_micro_batch_of_published_events_is_committed_at_once() -> None:
     stage = Stage()
     for n in range(9):
