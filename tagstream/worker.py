@@ -12,7 +12,7 @@
 
 The order is the guarantee, at least once with harmless repeats: an offset is committed after 7 and 8 or
 not at all, and whoever repeats 7 is told `same` and publishes what stands. For exactly once, 8 waits until
-9 is due, and both are one transaction (`_transact`).
+9 is due, and both are one transaction (core/committing.py).
 
 One thread runs 1–3 and 9 (`run`) and owns the worker's state. Each micro-batch goes through 4–8 on a
 thread of its own (`_carry`). It reads the epochs only: a partition that was lost meanwhile has another
@@ -37,6 +37,7 @@ from typing import TypeVar
 
 from tagstream.core.backpressure import Backpressure
 from tagstream.core.batching import MicroBatcher
+from tagstream.core.committing import Committer
 from tagstream.core.decide import Decider, delete_write, tag_write
 from tagstream.core.decode import Decoder
 from tagstream.core.errors import (
@@ -80,8 +81,6 @@ _BUSY_S = 0.01
 _SIZE_INTERVAL_S = 60.0
 #: So many replicas may die of one micro-batch, or fall silent; so many processes of its own of one event.
 _REPLICA_DEATHS = 2
-#: A transaction must end within 7 s, on a slow link too; it may hold one record more.
-_TRANSACTION_MAX_BYTES = 16 * 2**20
 #: Of the tags of one product, as JSON: even with every character escaped they fit a record of 1 MiB.
 _TAGS_MAX_CHARS = 150_000
 #: More of a description adds nothing that the model reads.
@@ -108,15 +107,6 @@ class _LetGo(Exception):
     """Nobody waits for this micro-batch any more: its partitions have gone."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Transaction:
-    """One that was begun and of which the broker has not said how it ended."""
-
-    records: list[OutRecord]
-    progress: dict[TopicPartition, int]
-    trackers: dict[TopicPartition, OffsetTracker]
-
-
 class Worker:
     """Turns product events into stored, published tags."""
 
@@ -138,7 +128,8 @@ class Worker:
 
         self._epochs: dict[TopicPartition, int] = {}
         self._last_epoch = 0
-        self._trackers: dict[TopicPartition, OffsetTracker] = {}
+        self._commits = Committer(ports.source, ports.transactions, limits, now_s=ports.clock.monotonic_s())
+        self._trackers = self._commits.trackers
         self._leaving: set[TopicPartition] = set()
         self._lanes = Lanes()
         self._batcher: MicroBatcher[Entry] = MicroBatcher(limits.micro_batch)
@@ -150,7 +141,6 @@ class Worker:
         self._guard = DeadLetterGuard(limits.dead_letters)
         self._halted = "the store has not said yet whether the stream is halted"
         self._halt_to_say = ""
-        self._transaction: _Transaction | None = None
         self._store_emptied = False
         self._healer = Healer(ports.store, ports.publisher, ports.topics.tags)
 
@@ -159,9 +149,7 @@ class Worker:
         self._books: Counter[str] = Counter()
         self._reported: Counter[str] = Counter()
         self._lag: dict[TopicPartition, int] = {}
-        self._heartbeat_s = self._committed_s = self._reported_s = self._size_due_s = (
-            ports.clock.monotonic_s()
-        )
+        self._heartbeat_s = self._reported_s = self._size_due_s = ports.clock.monotonic_s()
         self._obeyed_s = -math.inf
 
     # ------------------------------------------------------------------ the loop: steps 1, 2, 3 and 9
@@ -203,10 +191,7 @@ class Worker:
         self._settle(timeout_s=0)
         if self._healer:
             self._heal()
-        if self._commit_is_due():
-            if self._is_unheard():  # the last ones may have been refused in a rebalance: say them again
-                for tracker in self._trackers.values():
-                    tracker.doubt_commits()
+        if self._commits.is_due(self._heartbeat_s, self._load()):
             self._commit(self._trackers, wait=False)
         if self._heartbeat_s - self._reported_s >= self._limits.commit_interval_s:
             self._reported_s = self._heartbeat_s
@@ -257,15 +242,14 @@ class Worker:
             source.resume()
         if move not in ("take", "resume"):
             self._settle(timeout_s=_IDLE_S)
-        if move == "wait" and not self._is_unheard():  # only a poll hears of commits
+        if move == "wait" and not self._commits.is_unheard:  # only a poll hears of commits
             return []
-        room = self._limits.max_uncommitted_events - self._uncommitted()
+        room = self._limits.max_uncommitted_events - self._commits.uncommitted
         try:
             records = source.poll(max(1, min(room, self._limits.poll_max_records)), self._patience_s(now_s))
         except Unavailable as error:
             self._trouble("poll", error)
-            for tracker in self._trackers.values():
-                tracker.doubt_commits()
+            self._commits.doubt()
             self._ports.clock.wait(self._limits.backoff.delay_s(1, self._rng))
             return []
         self._troubles.pop("poll", None)
@@ -275,13 +259,10 @@ class Worker:
         if self._halted or self._halt_to_say:
             return math.inf
         return max(
-            self._uncommitted() / self._limits.max_uncommitted_events,
+            self._commits.uncommitted / self._limits.max_uncommitted_events,
             (self._held_bytes + sum(tracker.output_bytes for tracker in self._trackers.values()))
             / self._limits.held_max_bytes,
         )
-
-    def _uncommitted(self) -> int:
-        return sum(len(tracker) for tracker in self._trackers.values())
 
     def _patience_s(self, now_s: float) -> float:
         if self._in_flight:
@@ -315,7 +296,7 @@ class Worker:
         self._batcher.add(entry, entry.size_bytes, self._ports.clock.monotonic_s())
 
     def _submit(self) -> None:
-        while not (self._halted or self._halt_to_say or self._is_unheard()):
+        while not (self._halted or self._halt_to_say or self._commits.is_unheard):
             if len(self._in_flight) >= self._limits.max_in_flight:
                 return
             if self._batcher.due_in_s(self._ports.clock.monotonic_s()) != 0:
@@ -327,12 +308,6 @@ class Worker:
             self._ports.metrics.observe(Metric.MICRO_BATCH_EVENTS, len(entries))
             future = self._executor.submit(self._carry, entries)
             future.add_done_callback(partial(self._return, number))
-
-    def _is_unheard(self) -> bool:
-        """The group does not answer, and may have given the partitions away: what is published now would be
-        published again by their next owner. What is in flight is enough to keep taggers busy meanwhile."""
-        unacknowledged = sum(tracker.unacknowledged for tracker in self._trackers.values())
-        return unacknowledged >= self._limits.micro_batch.max_events
 
     def _return(self, number: int, done: Future[None]) -> None:
         self._returned.put((number, done.exception()))
@@ -392,80 +367,15 @@ class Worker:
             elif entry.event is None or self._lanes.admit(entry):
                 self._queue(entry)
 
-    def _commit_is_due(self) -> bool:
-        """Exactly once, a commit is a transaction and dear. At least once, what is published and not
-        committed comes twice after a crash, so a micro-batch of it is enough."""
-        waits_s = self._ports.clock.monotonic_s() - self._committed_s
-        if waits_s >= self._limits.commit_interval_s:
-            return True
-        if self._ports.transactions is None:
-            passed = sum(tracker.passed for tracker in self._trackers.values())
-            return passed >= self._limits.micro_batch.max_events
-        # Outputs that wait for their transaction use up the room for more.
-        return self._load() >= 0.5 and waits_s >= 0.1 * self._limits.commit_interval_s
-
     def _commit(self, partitions: Collection[TopicPartition], *, wait: bool) -> None:
         """Step 9."""
-        self._committed_s = self._ports.clock.monotonic_s()
-        if self._ports.transactions is not None:
-            while self._transact(partitions):
-                pass
-            return
-        progress = {
-            partition: next_offset
-            for partition in partitions
-            if (next_offset := self._trackers[partition].committable()) is not None
-        }
-        if not progress:
-            return
-        for partition, next_offset in progress.items():
-            self._trackers[partition].committed(next_offset)
         try:
-            self._ports.source.commit(progress, wait=wait)
-        except Unavailable as error:
+            with self._timed("commit"):
+                self._commits.commit(partitions, self._ports.clock.monotonic_s(), wait=wait)
+        except (Unavailable, TransactionAborted) as error:
             self._trouble("commit", error)
-            for partition in progress:
-                self._trackers[partition].doubt_commits()
-            return
-        self._troubles.pop("commit", None)
-
-    def _transact(self, partitions: Collection[TopicPartition]) -> bool:
-        """Steps 8 and 9 in one: the outputs of exactly the offsets that it commits. One whose end is unknown
-        comes first, because what it holds may be published already. True: there may be more to commit."""
-        assert self._ports.transactions is not None
-        begun = self._transaction or self._gathered(partitions)
-        if not begun.progress:
+        else:
             self._troubles.pop("commit", None)
-            return False
-        try:
-            with self._timed("publish"):
-                self._ports.transactions.commit(begun.records, begun.progress)
-        except TransactionAborted as error:
-            self._transaction = None
-            self._trouble("commit", error)
-            return False
-        except Unavailable as error:
-            self._transaction = begun
-            self._trouble("commit", error)
-            return False
-        self._transaction = None
-        self._troubles.pop("commit", None)
-        for partition, next_offset in begun.progress.items():
-            begun.trackers[partition].committed(next_offset)
-        return True
-
-    def _gathered(self, partitions: Collection[TopicPartition]) -> _Transaction:
-        """What is ready, as far as one transaction can carry it."""
-        gathered, room_bytes = _Transaction([], {}, {}), _TRANSACTION_MAX_BYTES
-        for partition in partitions:
-            tracker = self._trackers[partition]
-            if tracker.committable() is None or room_bytes <= 0:
-                continue
-            gathered.progress[partition], records = tracker.outputs(room_bytes)
-            gathered.trackers[partition] = tracker
-            gathered.records.extend(records)
-            room_bytes -= sum(record.size_bytes for record in records)
-        return gathered
 
     # ------------------------------------------------------------------ one micro-batch: steps 4 to 8
 
@@ -637,8 +547,7 @@ class Worker:
     # ------------------------------------------------------------------ partitions come and go
 
     def on_assigned(self, partitions: Sequence[TopicPartition]) -> None:
-        for tracker in self._trackers.values():
-            tracker.doubt_commits()  # one sent during the rebalance was refused
+        self._commits.doubt()  # one sent during the rebalance was refused
         for partition in partitions:
             # Wall time, so that the epochs of two consumers can be compared: the later one owns it.
             self._last_epoch = max(self._ports.clock.wall_ms(), self._last_epoch + 1)
@@ -668,9 +577,7 @@ class Worker:
         self._let_go()
 
     def on_committed(self, next_offsets: Mapping[TopicPartition, int]) -> None:
-        for partition, next_offset in next_offsets.items():
-            if partition in self._trackers:
-                self._trackers[partition].acknowledged(next_offset)
+        self._commits.acknowledged(next_offsets)
 
     def _suspect_leaving(self) -> None:
         if self._ports.transactions is not None:
@@ -729,7 +636,7 @@ class Worker:
             reason=reason or ("" if epochs else "no partition assigned yet"),
             heartbeat_s=self._heartbeat_s,
             in_flight=len(self._in_flight),
-            uncommitted=sum(len(tracker) for tracker in list(self._trackers.values())),
+            uncommitted=self._commits.uncommitted,
             partitions={p.partition: (lag.get(p, 0), epoch) for p, epoch in epochs.items()},
             books=dict(self._books),
         )
@@ -743,7 +650,7 @@ class Worker:
     def _report_state(self) -> None:
         metrics = self._ports.metrics
         metrics.set(Metric.IN_FLIGHT, len(self._in_flight))
-        metrics.set(Metric.UNCOMMITTED, self._uncommitted())
+        metrics.set(Metric.UNCOMMITTED, self._commits.uncommitted)
         self._lag = self._ports.source.lag()
         for partition, lag in self._lag.items():
             metrics.set(Metric.LAG, lag, partition=str(partition.partition))

@@ -105,3 +105,10 @@ def test_the_spec_changes_its_hash_with_its_content(catalogue: Path) -> None:
     other = training_set(products, [], [], seed=1).spec
 
     assert first.content_hash() == again.content_hash() != other.content_hash()
+
+
+def test_every_group_is_in_the_test_part_of_exactly_one_fold() -> None:
+    names = [f"group {n}" for n in range(500)]
+    parts = [[part_of(name, 0, (fold, 5)) for name in names] for fold in range(5)]
+    assert all(of_name.count("test") == 1 for of_name in zip(*parts, strict=True))
+    assert all(80 < part.count("test") < 120 and part.count("validation") > 40 for part in parts)

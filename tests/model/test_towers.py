@@ -34,7 +34,7 @@ from tagstream.model import version
 from tagstream.model.features import HashedNgrams
 from tagstream.model.fit import Optimisation, Step
 from tagstream.model.fusion import Kind
-from tagstream.model.halves import JointConfig
+from tagstream.model.halves import JointConfig, TextHalf
 from tagstream.model.losses import LossConfig
 from tagstream.model.open_vocabulary import train_open_vocabulary
 from tagstream.model.pictures import Frame
@@ -475,3 +475,14 @@ def test_an_open_vocabulary_needs_two_values(small_set: TrainingSet) -> None:
 
     with pytest.raises(ValueError, match="teach nothing"):
         train_open_vocabulary(HASHED, texts, ["Red"] * 4, how, seed=0)
+
+
+def test_texts_that_name_no_value_are_read_by_a_head_of_their_own() -> None:
+    half = TextHalf(HASHED.build(), outputs=3)
+    features, mentions = torch.randn(2, HASHED.width), torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    before = half.of_features(features, mentions)
+    with torch.no_grad():
+        half.heads.bias.add_(1.0)
+    changed = half.of_features(features, mentions) - before
+
+    torch.testing.assert_close(changed, torch.tensor([[1.0] * 3, [0.0] * 3]))
