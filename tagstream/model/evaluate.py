@@ -8,7 +8,7 @@ the rows in which the group is labelled.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -198,18 +198,3 @@ def calibration_error(confidence: npt.NDArray[np.floating[Any]], correct: npt.ND
     """Expected calibration error over 15 equally wide bins of the highest score (Guo et al. 2017)."""
     gaps = np.bincount(bin_of(confidence), confidence - correct)
     return float(np.abs(gaps).sum()) / len(confidence)
-
-
-def bootstrap_half_width(
-    statistic: Callable[[npt.NDArray[np.int64]], float], near_duplicates: Sequence[str], rounds: int = 200
-) -> float:
-    """Half of the 95 % interval of a statistic of row places, rows drawn by near-duplicate group."""
-    _, group_of = np.unique(np.asarray(near_duplicates), return_inverse=True)
-    members = [np.flatnonzero(group_of == group) for group in range(group_of.max() + 1)]
-    rng = np.random.default_rng(0)
-    drawn = [
-        statistic(np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))]))
-        for _ in range(rounds)
-    ]
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return float(high - low) / 2

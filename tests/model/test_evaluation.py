@@ -24,7 +24,6 @@ from tagstream.model import measures
 from tagstream.model.comparison import Candidate, EmptySlice, difference, measure_slice
 from tagstream.model.evaluate import (
     accuracy,
-    bootstrap_half_width,
     by_frequency,
     calibration_error,
     macro_f1,
@@ -77,10 +76,14 @@ def test_unknown_labels_are_left_out_of_a_report_and_foreign_ones_are_not() -> N
 
 def test_near_duplicates_widen_the_interval() -> None:
     right = np.tile(np.random.default_rng(0).random(40) < 0.5, (10, 1)).T.ravel()
-    alone = bootstrap_half_width(lambda rows: float(right[rows].mean()), [str(n) for n in range(400)])
-    grouped = bootstrap_half_width(lambda rows: float(right[rows].mean()), [str(n // 10) for n in range(400)])
+    alone, grouped = (
+        measures.interval(
+            right.mean(), measures.resampled([str(n // size) for n in range(400)], 200) @ right / 400
+        )
+        for size in (1, 10)
+    )
 
-    assert grouped > 2 * alone > 0
+    assert grouped[1] - grouped[0] > 2 * (alone[1] - alone[0]) > 0
 
 
 @pytest.fixture
