@@ -39,6 +39,7 @@ from tagstream.model.loading import load
 from tagstream.model.masking import label_words
 from tagstream.model.rows import Columns, Row, columns_of, read_products, read_zh
 from tagstream.model.split import CLASS_MIN_ROWS, EvaluationSpec, normalised_title
+from tagstream.model.tables import open_text
 from tagstream.model.train import title_hash
 from tagstream.model.version import read_manifest
 
@@ -78,6 +79,8 @@ def main(
     console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
     try:
         if _first_line(data).keys() >= {"text", "entities"}:
+            if slices or modalities or mask_label_words or spec or report:
+                raise ValueError("titles with spans have no slices, no spec and no report")
             spans = evaluate_extractors(data, model or [])
             show_spans(spans, console)
             if json_out is not None:
@@ -223,6 +226,8 @@ def _rows(source: Path, taxonomy: Taxonomy, columns: Columns | None) -> list[Row
             rows = read_zh(copies)
         except KeyError as error:
             raise ValueError(f"{copies}: a line has no {error}") from error
+        except (AttributeError, TypeError) as error:
+            raise ValueError(f"{copies}: a line is no labelled copy: {error}") from error
     else:
         rows = read_products(source, columns=columns, taxonomy=taxonomy, unknown="keep")
     if not rows:
@@ -239,8 +244,11 @@ def _first_line(path: Path) -> dict[str, Any]:
     """The first object of a .jsonl file; empty for anything else. Raises ValueError if it is not JSON."""
     if path.suffix != ".jsonl" or not path.is_file():
         return {}
-    with path.open(encoding="utf-8") as file:
-        first = json.loads(file.readline() or "{}")
+    with open_text(path) as file:
+        try:
+            first = json.loads(next((line for line in file if line.strip()), "{}"))
+        except ValueError as error:
+            raise ValueError(f"{path}: the first line is not JSON: {error}") from error
     return first if isinstance(first, dict) else {}
 
 

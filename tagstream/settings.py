@@ -77,7 +77,9 @@ class Settings(BaseSettings):
     max_in_flight: int = Field(default=4, ge=1, le=64, description="micro-batches at once, a consumer")
     max_uncommitted_events: int = Field(default=2000, ge=1, description="events taken and not committed")
     held_max_bytes: int = Field(default=48 * 2**20, ge=2**20, description="bytes of records held, a consumer")
-    commit_interval_s: float = Field(default=1.0, ge=0.05, description="offsets are committed this often")
+    commit_interval_s: float = Field(
+        default=1.0, ge=0.05, description="offsets are committed at least this often"
+    )
     session_timeout_s: float = Field(default=45.0, ge=1, description="a silent consumer is out after this")
     revoke_timeout_s: float = Field(
         default=20.0, ge=0, le=30, description="to finish what is in flight at a revoke"

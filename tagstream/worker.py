@@ -235,15 +235,23 @@ class Worker:
     def _poll(self) -> list[Record]:
         """Step 1, as far as there is room."""
         source, now_s = self._ports.source, self._ports.clock.monotonic_s()
-        move = self._backpressure.move(load=self._load(), now_s=now_s)
+        unheard_s = self._commits.unheard_for_s(now_s)
+        if unheard_s > 2 * self._limits.commit_interval_s:
+            self._trouble("group", Unavailable(f"it has acknowledged no commit for {unheard_s:.0f} s"))
+        else:
+            self._troubles.pop("group", None)
+        at_once = unheard_s > self._limits.commit_interval_s
+        move = self._backpressure.move(load=self._load(), now_s=now_s, at_once=at_once)
         if move == "pause":
             source.pause()
         elif move == "resume":
             source.resume()
         if move not in ("take", "resume"):
             self._settle(timeout_s=_IDLE_S)
-        if move == "wait" and not self._commits.is_unheard:  # only a poll hears of commits
-            return []
+        if move == "wait":
+            if not unheard_s:
+                return []
+            self._ports.clock.wait(_BUSY_S)  # only a poll hears of commits, and it may bring a record
         room = self._limits.max_uncommitted_events - self._commits.uncommitted
         try:
             records = source.poll(max(1, min(room, self._limits.poll_max_records)), self._patience_s(now_s))
@@ -265,8 +273,10 @@ class Worker:
         )
 
     def _patience_s(self, now_s: float) -> float:
-        if self._in_flight:
+        if self._in_flight or self._commits.is_unheard:
             return _BUSY_S
+        if self._halted or self._halt_to_say:
+            return _IDLE_S
         due_in_s = self._batcher.due_in_s(now_s)
         return _IDLE_S if due_in_s is None else min(due_in_s, _IDLE_S)
 
@@ -320,19 +330,22 @@ class Worker:
             except queue.Empty:
                 return
             timeout_s = 0
-            for entry in self._in_flight.pop(number):
+            # The last one first, so that successors stand in the queue in the order of their predecessors.
+            for entry in reversed(self._in_flight.pop(number)):
                 self._settle_entry(entry)
             if error is not None:
                 raise error
 
     def _settle_entry(self, entry: Entry) -> None:
         left_behind: list[Entry] = []
-        if entry.published is not None:
-            self._healer.published(entry.published)
         if entry.outcome is None:
+            if entry.output is not None and entry.product_id is not None:
+                self._healer.unsure(entry.product_id)
             left_behind = list(entry.with_overtaken())
             entry.overtaken = []
         else:
+            if entry.published is not None:
+                self._healer.published(entry.published)
             self._done(entry, entry.outcome)
         if entry.event is not None:
             superseded, successor = self._lanes.finish(entry)
@@ -564,8 +577,9 @@ class Worker:
                 self._settle(timeout_s=min(left_s, _IDLE_S))
             self._commit(self._leaving & self._trackers.keys(), wait=True)
         finally:
-            if self._in_flight_leaves():  # they may publish once more, after the next owner has
-                self._suspect_leaving()
+            # What is still in flight may publish once more, after the next owner has; and where the last
+            # commit was refused, the partitions had gone before this was heard.
+            self._suspect_leaving()
             self._let_go()
 
     def on_lost(self, partitions: Sequence[TopicPartition]) -> None:

@@ -378,6 +378,8 @@ class KafkaSource:
     def _on_commit(self, error: ck.KafkaError | None, offsets: list[ck.TopicPartition]) -> None:
         if error is None:
             taken = {_from_kafka(part): part.offset for part in offsets if part.error is None}
+            if len(taken) < len(offsets):
+                log.info("offsets not committed: %s", [part for part in offsets if part.error is not None])
             if self._listener is not None:
                 self._listener.on_committed(taken)
             return

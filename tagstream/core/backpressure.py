@@ -19,8 +19,9 @@ class Backpressure:
     _full_since_s: float | None = None
     _paused: bool = False
 
-    def move(self, *, load: float, now_s: float) -> Move:
-        """`load` is the fraction of the worker's bounds in use: 1 or more is full."""
+    def move(self, *, load: float, now_s: float, at_once: bool = False) -> Move:
+        """`load` is the fraction of the worker's bounds in use: 1 or more is full. `at_once`: pause as soon
+        as it is full."""
         if self._paused:
             if load > 0.5:
                 return "stay_paused"
@@ -32,7 +33,7 @@ class Backpressure:
             return "take"
         if self._full_since_s is None:
             self._full_since_s = now_s
-        if now_s - self._full_since_s < self.pause_after_s:
+        if now_s - self._full_since_s < self.pause_after_s and not at_once:
             return "wait"
         self._paused = True
         return "pause"

@@ -34,7 +34,7 @@ class Committer:
     ) -> None:
         self.trackers: dict[TopicPartition, OffsetTracker] = {}
         self._source, self._transactions, self._limits = source, transactions, limits
-        self._committed_s = now_s
+        self._committed_s = self._heard_s = now_s
         self._undecided: _Transaction | None = None
 
     @property
@@ -46,8 +46,14 @@ class Committer:
     def is_unheard(self) -> bool:
         """The group does not answer, and may have given the partitions away: what is published now would be
         published again by their next owner. What is in flight keeps the taggers busy meanwhile."""
-        unacknowledged = sum(tracker.unacknowledged for tracker in self.trackers.values())
+        unacknowledged = sum(tracker.unacknowledged for tracker in list(self.trackers.values()))
         return unacknowledged >= self._limits.micro_batch.max_events
+
+    def unheard_for_s(self, now_s: float) -> float:
+        """0 while the group answers. To be asked at every turn."""
+        if not self.is_unheard:
+            self._heard_s = now_s
+        return now_s - self._heard_s
 
     def is_due(self, now_s: float, load: float) -> bool:
         """Exactly once, a commit is a transaction and dear. At least once, what is published and not
@@ -117,6 +123,7 @@ class Committer:
         self._undecided = None
         for partition, next_offset in begun.progress.items():
             begun.trackers[partition].committed(next_offset)
+            begun.trackers[partition].acknowledged(next_offset)
         return True
 
     def _gathered(self, partitions: Collection[TopicPartition]) -> _Transaction:

@@ -45,7 +45,7 @@ class Healer:
         self._publisher = publisher
         self._tags_topic = tags_topic
         self._suspects: dict[str, int] = {}
-        self._published: dict[str, Mark] = {}
+        self._published: dict[str, Mark | None] = {}
 
     def __bool__(self) -> bool:
         return bool(self._suspects)
@@ -55,9 +55,14 @@ class Healer:
         self._suspects.update(dict.fromkeys(product_ids, last_submitted))
 
     def published(self, mark: Mark) -> None:
-        """This worker has published it, or tried to, after whatever it published of the product before."""
+        """This worker has published it, after whatever it published of the product before."""
         if mark.product_id in self._suspects:
             self._published[mark.product_id] = mark
+
+    def unsure(self, product_id: str) -> None:
+        """A record was sent and not acknowledged: what stands is told in any case."""
+        if product_id in self._suspects:
+            self._published[product_id] = None
 
     def heal(self, in_flight: Collection[int]) -> None:
         """Publish what stands for the suspects that no micro-batch in flight can touch any more, unless it is

@@ -66,7 +66,7 @@ class Entry:
 
     @property
     def published(self) -> Mark | None:
-        """What was published of it, or may have been."""
+        """What is published of it when it is concluded."""
         told = self.standing is not None and self.standing.verdict != "stale"
         return mark_of(self.standing) if self.standing is not None and told else None
 

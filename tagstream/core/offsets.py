@@ -29,7 +29,10 @@ class OffsetTracker:
         #: events that became committable since the last commit
         self.passed = 0
         self._published: dict[str, Mark] = {}
-        self._published_before: deque[tuple[int, dict[str, Mark]]] = deque()
+        self._published_count = 0
+        self._published_before: deque[tuple[int, int, dict[str, Mark]]] = deque()
+        #: records that were published before a commit of which nothing has been heard yet
+        self.unacknowledged = 0
 
     def __len__(self) -> int:
         """Offsets taken and not yet committable, and outputs that wait for their transaction."""
@@ -46,6 +49,7 @@ class OffsetTracker:
         self._done.add(offset)
         if published is not None:
             self._published[published.product_id] = published
+            self._published_count += 1
         if output is not None:
             self._outputs_made += 1
             self._outputs[offset] = (self._outputs_made, output)
@@ -88,8 +92,9 @@ class OffsetTracker:
             self.output_bytes -= output.size_bytes
         self._committed = next_offset
         self.passed = 0
-        self._published_before.append((next_offset, self._published))
-        self._published = {}
+        self._published_before.append((next_offset, self._published_count, self._published))
+        self.unacknowledged += self._published_count
+        self._published, self._published_count = {}, 0
 
     def doubt_commits(self) -> None:
         """The last commit may not have arrived: say it again."""
@@ -98,17 +103,16 @@ class OffsetTracker:
     def acknowledged(self, next_offset: int) -> None:
         """The group took a commit: the partition was still ours, and what had been published when the commit
         was sent is older than whatever a successor may publish."""
-        while self._published_before and self._published_before.popleft()[0] < next_offset:
-            pass
-
-    @property
-    def unacknowledged(self) -> int:
-        """Products that were published before a commit of which nothing has been heard yet."""
-        return sum(len(marks) for _, marks in self._published_before)
+        before = self._published_before
+        while before and before[0][0] <= next_offset:
+            offset, count, _ = before.popleft()
+            self.unacknowledged -= count
+            if offset == next_offset:  # said twice, it is heard of twice
+                break
 
     def suspects(self) -> list[Mark]:
         """What may be younger than a successor's records if the partition was lost unseen, oldest first."""
-        before = [mark for _, marks in self._published_before for mark in marks.values()]
+        before = [mark for _, _, marks in self._published_before for mark in marks.values()]
         return [*before, *self._published.values()]
 
 

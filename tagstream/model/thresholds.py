@@ -60,17 +60,22 @@ def _thresholds(group: Group, scores: FloatArray, target: FloatArray, how: Thres
     may_say = known
     if group.kind == "single":
         may_say = known & (scores.argmax(axis=1)[:, None] == np.arange(len(group.values)))
-    given = may_say & (scores >= candidates[:, None, None])
-    said, hits = given.sum(axis=1).astype(float), (given & true).sum(axis=1).astype(float)
+    counts = [
+        ((may_say & (scores >= at)).sum(axis=0), (true & may_say & (scores >= at)).sum(axis=0))
+        for at in candidates
+    ]
+    said, hits = (np.asarray(of, float) for of in zip(*counts, strict=True))
     real = true.sum(axis=0).astype(float)
     share = how.pseudo_rows / max(real.sum(), 1)
     said, hits, real = (
         of + share * of.sum(axis=-1, keepdims=True) for of in (said, hits, real)
     )  # (candidates, values), (candidates, values), (values,)
     if how.precision is not None:
-        enough = hits >= how.precision * said
+        enough = (said > 0) & (hits >= how.precision * said)
         places = np.where(enough.any(axis=0), enough.argmax(axis=0), len(candidates) - 1)
     else:
         weight = how.beta**2
-        places = ((1 + weight) * hits / (weight * real + said)).argmax(axis=0)
+        below = weight * real + said
+        f = np.divide((1 + weight) * hits, below, out=np.zeros_like(hits), where=below > 0)
+        places = f.argmax(axis=0)
     return [round(float(candidates[place]), 2) for place in places]

@@ -235,8 +235,8 @@ def read_stored(folder: Path) -> Stored:
         raise IncompatibleModel(f"{folder}: a generator has no heads: it cannot be derived from or exported")
     if found != FORMAT_VERSION:
         raise IncompatibleModel(
-            f"{folder}: format_version {found}, this code reads {FORMAT_VERSION}; "
-            "update tagstream on this node, or train the model again"
+            f"{folder}: format_version {found}, this code reads {FORMAT_VERSION}: "
+            + ("train the model again" if _is_older(found) else "update tagstream on this node")
         )
     try:
         config = ModelConfig.model_validate(raw)
@@ -261,6 +261,10 @@ def read_stored(folder: Path) -> Stored:
     except (ValidationError, SafetensorError, RuntimeError, KeyError, ValueError, OSError) as error:
         raise IncompatibleModel(f"{folder}: {error}") from error
     return stored
+
+
+def _is_older(format_version: object) -> bool:
+    return isinstance(format_version, int) and format_version < FORMAT_VERSION
 
 
 def _text_half(config: ModelConfig, taxonomy: Taxonomy, folder: Path) -> TextHalf | None:

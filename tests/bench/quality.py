@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import hashlib
 import json
 import sys
 import time
@@ -95,13 +96,16 @@ def main() -> None:
     extra = [replace(row, image=None) for path in given.extra for row in read_products(path)]
     recipe = with_epochs(Recipe(seed=given.seed), given.epochs)
     tested: dict[str, list[Tested]] = {}
-    for fold in map(int, given.only.split(",")) if given.only else range(given.folds):
+    wanted = [int(fold) for fold in given.only.split(",")] if given.only else range(given.folds)
+    if not wanted or not set(wanted) <= set(range(given.folds)):
+        parser.error(f"--folds {given.folds} has the folds 0 to {given.folds - 1}")
+    for fold in wanted:
         part = (fold, given.folds)
         settings = {"products": training_set(products, [], [], given.seed, fold=part)}
         if extra:
             settings["all_titles"] = training_set(products, extra, [], given.seed, fold=part)
         alone = settings["products"]
-        kept = given.pictures / f"seed{given.seed}-fold{fold}of{given.folds}.pt" if given.pictures else None
+        kept = given.pictures and given.pictures / f"{_digest(recipe)}-fold{fold}of{given.folds}.pt"
         say(f"fold {fold}: {len(alone.products.train)} products to train on")
         seeing = picture_half(alone, recipe, kept)
         for name, data in settings.items():
@@ -111,6 +115,12 @@ def main() -> None:
     for name, folds in tested.items():
         result[name] = figures(folds)
     print(json.dumps(result))
+
+
+def _digest(recipe: Recipe) -> str:
+    """Of what the picture half depends on."""
+    assert recipe.image is not None
+    return hashlib.sha256(f"{recipe.seed} {recipe.image.model_dump_json()}".encode()).hexdigest()[:12]
 
 
 def with_epochs(recipe: Recipe, epochs: int | None) -> Recipe:
@@ -159,10 +169,13 @@ def fold_tested(data: TrainingSet, recipe: Recipe, seeing: Seeing) -> Tested:
 def together(folds: Sequence[Tested]) -> dict[str, dict[str, Judged]]:
     """System → group → what was said and what is true, over the test rows of these folds."""
     rows = [row for fold in folds for row in fold.data.products.test]
-    learned = [fold.data.spec.classes for fold in folds]
-    groups = [group for group in learned[0] if all(group in of for of in learned)]
+    learned = [{g.name: [v.value for v in g.values] for g in fold.data.taxonomy.groups} for fold in folds]
+    listed = [fold.data.spec.classes for fold in folds]
+    groups = [g for g in listed[0] if all(g in of for of in (*listed, *learned))]
     every = {group: sorted({value for of in learned for value in of[group]}) for group in groups}
-    measured = {group: [v for v in every[group] if all(v in of[group] for of in learned)] for group in groups}
+    measured = {
+        group: [v for v in listed[0][group] if all(v in of[group] for of in listed)] for group in groups
+    }
     taxonomy = build_taxonomy(every, [row.labels for row in rows])
     found = {}
     for system in folds[0].scores:

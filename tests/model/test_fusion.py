@@ -187,6 +187,16 @@ def test_a_precision_target_sets_the_lowest_threshold_that_reaches_it() -> None:
     assert blue.threshold == 0.5
 
 
+def test_a_precision_that_no_threshold_reaches_asks_for_the_highest() -> None:
+    colour = Taxonomy(taxonomy_version="1", groups=TAXONOMY.groups[:1])
+    rng = np.random.default_rng(0)
+    scores = rng.dirichlet([1.0] * 3, 300).astype(np.float32) * np.float32(0.7)
+    labels = [{"colour": (COLOURS[at],)} for at in rng.integers(0, 3, 300)]
+    how = Thresholds(precision=0.95, highest=0.99)
+    decided = with_thresholds(colour, scores, targets(labels, colour), how)
+    assert {value.threshold for value in decided.groups[0].values} == {0.99}
+
+
 def test_parents_are_what_most_rows_say() -> None:
     classes = {"masterCategory": ("Apparel", "Footwear"), "subCategory": ("Shoes", "Topwear")}
     labels = [{"masterCategory": ("Footwear",), "subCategory": ("Shoes",)}] * 3

@@ -133,6 +133,19 @@ def test_a_commit_that_was_said_again_clears_no_more_than_the_first_one_did() ->
     assert tracker.suspects() == [mark(2)]
 
 
+def test_an_acknowledgement_from_before_proves_nothing() -> None:
+    tracker = OffsetTracker(epoch=1)
+    for offset in range(10):
+        tracker.take(offset)
+        tracker.done(offset, published=mark(offset))
+    tracker.committed(10)
+    assert tracker.unacknowledged == 10
+    tracker.acknowledged(5)
+    assert len(tracker.suspects()) == tracker.unacknowledged == 10
+    tracker.acknowledged(10)
+    assert tracker.unacknowledged == 0
+
+
 def test_what_goes_first_does_not_make_others_wait_longer() -> None:
     batcher: MicroBatcher[int] = MicroBatcher(MicroBatchLimits(max_events=3, flush_timeout_s=0.05))
     batcher.add(1, 1, 0.0)

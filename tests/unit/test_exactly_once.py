@@ -221,3 +221,12 @@ def test_dead_letters_that_wait_for_their_transaction_count_as_held() -> None:
     stage.turn(20)
     assert stage.books == {"consumed": 12, "tagged": 4, "dead_lettered": 8}
     assert stage.committed == 12
+
+
+def test_nothing_is_kept_of_transactions_that_ended_well() -> None:
+    stage = Stage(exactly_once=True)
+    for n in range(9):
+        stage.send(f"p{n}", event(f"p{n}"))
+        stage.turn(4)
+    assert stage.committed == 9
+    assert not any(tracker._published_before for tracker in stage.worker._trackers.values())

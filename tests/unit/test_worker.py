@@ -422,6 +422,101 @@ def test_while_the_group_does_not_answer_no_more_is_published_than_a_micro_batch
     assert len(stage.tags) == 60
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_consumer_that_goes_on_before_it_hears_of_its_loss_puts_the_topic_right_too(fails: bool) -> None:
+    stage = Stage(inline=False)
+    stage.send("p1", event("p1", 1, title="old"))
+    stage.turn(3)
+    other = stage.new_worker(MemorySource(stage.broker, "g", "product-events"))
+    publish, put, rebalance = stage.publisher.publish, stage.store.put, stage.source._rebalance
+    stage.send("p1", event("p1", 2, title="new"))
+    stage.worker.turn()
+
+    def frozen_here(records: object) -> None:  # the other one publishes both versions, then we wake
+        stage.publisher.publish = publish  # type: ignore[method-assign]
+        stage.broker.evict(stage.source)
+        stage.executor.inline = True
+        for _ in range(6):
+            other.turn()
+            stage.clock.advance(0.3)
+        publish(records)  # type: ignore[arg-type]
+        stage.executor.inline = False
+
+    def hear_of_the_loss() -> None:
+        stage.source._rebalance = rebalance  # type: ignore[method-assign]
+        stage.worker.turn()
+
+    def put_then_hear(writes: object) -> object:
+        found = put(writes)  # type: ignore[arg-type]
+        hear_of_the_loss()
+        return found
+
+    def hear_then_fail(records: object) -> None:
+        stage.publisher.publish = publish  # type: ignore[method-assign]
+        hear_of_the_loss()
+        raise Unavailable("away for a moment")
+
+    stage.publisher.publish = frozen_here  # type: ignore[method-assign]
+    stage.executor.step()
+    stage.source._rebalance = lambda: None  # type: ignore[method-assign]
+    for _ in range(2):
+        stage.worker.turn()
+        stage.clock.advance(0.3)
+    if fails:
+        stage.publisher.publish = hear_then_fail  # type: ignore[method-assign]
+    else:
+        stage.store.put = put_then_hear  # type: ignore[method-assign,assignment]
+    stage.executor.step()
+    stage.store.put = put  # type: ignore[method-assign]
+    stage.turn(4)
+    assert [headers(r)["revision"] for r in stage.tags] == ["1", "2", "1", "2"]
+
+
+def test_a_revocation_that_is_heard_too_late_is_as_good_as_a_loss() -> None:
+    stage = Stage(inline=False)
+    stage.send("p1", event("p1", 1, title="old"))
+    stage.turn(3)
+    other = stage.new_worker(MemorySource(stage.broker, "g", "product-events"))
+    publish = stage.publisher.publish
+
+    def frozen_here(records: object) -> None:
+        stage.publisher.publish = publish  # type: ignore[method-assign]
+        stage.broker.evict(stage.source)
+        stage.executor.inline = True
+        stage.send("p1", event("p1", 2, title="new"))
+        for _ in range(6):
+            other.turn()
+            stage.clock.advance(0.3)
+        publish(records)  # type: ignore[arg-type]
+
+    stage.publisher.publish = frozen_here  # type: ignore[method-assign]
+    stage.executor.step()
+    stage.worker.on_revoked(sorted(stage.source.lost))
+    stage.source.lost = set()
+    stage.turn(3)
+    assert [headers(r)["revision"] for r in stage.tags] == ["1", "2", "1", "2"]
+
+
+def test_a_group_that_answers_no_commit_is_told_of_and_memory_stays_bounded() -> None:
+    limits = replace(LIMITS, max_uncommitted_events=40, poll_max_records=20)
+    stage = Stage(limits=limits)
+    heard = stage.worker.on_committed
+    stage.worker.on_committed = lambda next_offsets: None  # type: ignore[method-assign]
+    for n in range(3000):
+        stage.send(f"p{n}", event(f"p{n}"))
+    for _ in range(400):
+        stage.worker.turn()
+        stage.clock.advance(0.01)
+    status = stage.worker.status()
+    assert not status.ready
+    assert "acknowledged no commit" in status.reason
+    assert status.uncommitted < 40 + limits.commit_interval_s / 0.01 + 20
+    stage.worker.on_committed = heard  # type: ignore[method-assign]
+    stage.turn(600)
+    assert stage.worker.status().ready
+    assert stage.books["tagged"] == 3000
+
+
 def test_a_micro_batch_of_published_events_is_committed_at_once() -> None:
     stage = Stage()
     for n in range(9):

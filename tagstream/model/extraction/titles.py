@@ -64,8 +64,12 @@ def read_titles(path: Path, groups: Mapping[str, str] = GROUP_OF_LABEL) -> list[
 
 
 def _check(title: Title) -> None:
+    if not isinstance(title.text, str):
+        raise ValueError("the text is no text")
     last = 0
     for span in title.spans:
+        if not (isinstance(span.start, int) and isinstance(span.end, int)):
+            raise ValueError(f"span {span.start}:{span.end} is not two numbers of characters")
         if not last <= span.start < span.end <= len(title.text):
             raise ValueError(f"span {span.start}:{span.end} overlaps another one or leaves the text")
         last = span.end
