@@ -27,7 +27,7 @@ class Thresholds(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    beta: float = Field(default=0.5, gt=0)
+    beta: float = Field(default=1.0, gt=0)
     precision: float | None = Field(default=None, gt=0, lt=1)
     pseudo_rows: float = Field(default=10.0, gt=0)
     highest: float = Field(default=0.9, ge=LOWEST, lt=1)

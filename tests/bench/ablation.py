@@ -67,6 +67,9 @@ RECIPES: dict[str, Recipe] = {
     "text: word embeddings": Recipe(text=text_of(tower=WordEmbeddings(), optimisation=WORDS), image=None),
     "text: LSTM": Recipe(text=text_of(tower=Recurrent(), optimisation=WORDS), image=None),
     "text: transformer": Recipe(text=text_of(tower=TransformerText(), optimisation=WORDS), image=None),
+    "text: transformer, masked words first": Recipe(
+        text=text_of(tower=TransformerText(pretraining_epochs=10), optimisation=WORDS), image=None
+    ),
     "image: frozen": Recipe(text=None, image=FROZEN),
     "image: frozen + plain loss": Recipe(
         text=None, image=FROZEN.model_copy(update={"loss": LossConfig(label_smoothing=0.05)})

@@ -174,7 +174,7 @@ def test_a_value_gets_a_threshold_of_its_own_once_it_has_rows_enough(
 ) -> None:
     colour = Taxonomy(taxonomy_version="1", groups=TAXONOMY.groups[:1])
     scores, target = doubtful_red(rows)
-    red, blue, _ = with_thresholds(colour, scores, target).groups[0].values
+    red, blue, _ = with_thresholds(colour, scores, target, Thresholds(beta=0.5)).groups[0].values
     assert low <= red.threshold <= high
     assert blue.threshold <= 0.7
 
