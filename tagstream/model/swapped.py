@@ -31,9 +31,9 @@ def swapped(rows: Sequence[Row], share: float, seed: int) -> list[Row]:
 
 def _names(rows: Sequence[Row]) -> dict[str, list[str]]:
     """Group of free tags → the values that labels use and that are long enough."""
-    used: dict[str, set[str]] = {group: set() for group in MULTI_GROUPS}
+    used: dict[str, set[str]] = {group: set() for group in sorted(MULTI_GROUPS)}
     for row in rows:
-        for group in row.labels.keys() & MULTI_GROUPS:
+        for group in used.keys() & row.labels.keys():
             used[group].update(v for v in row.labels[group] if len(v) >= _MIN_CHARACTERS)
     return {group: sorted(values) for group, values in used.items()}
 
@@ -42,20 +42,17 @@ def _swapped(row: Row, names: dict[str, list[str]], rng: random.Random) -> Row |
     title = row.text.title
     labels_of_all = [value for values in row.labels.values() for value in values]
     said = [
-        (group, value)
+        (group, value, others)
         for group, of_group in names.items()
         for value in row.labels.get(group, ())
         # 条纹 within 竖条纹: the other label would be gone too.
         if value in of_group and value in title and sum(value in one for one in labels_of_all) == 1
+        if (others := [name for name in of_group if name not in row.labels[group] and name not in title])
     ]
     if not said:
         return None
-    group, value = rng.choice(said)
-    labels = row.labels[group]
-    others = [name for name in names[group] if name not in labels and name not in title]
-    if not others:
-        return None
+    group, value, others = rng.choice(said)
     other = rng.choice(others)
-    exchanged = tuple(other if label == value else label for label in labels)
+    exchanged = tuple(other if label == value else label for label in row.labels[group])
     text = row.text._replace(title=title.replace(value, other))
     return replace(row, text=text, labels={**row.labels, group: exchanged})
