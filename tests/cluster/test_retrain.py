@@ -288,7 +288,7 @@ def test_a_named_run_that_is_killed_on_the_cluster_goes_on_to_the_same_bytes(
 
     with ThreadPoolExecutor(1) as pool:
         broken = pool.submit(cluster.run, "ray", *job("night"), timeout_s=280)
-        until(lambda: (tmp_path / "runs/night/pictures.pt").exists())
+        until(lambda: step_of(tmp_path / "runs/night/pictures.pt") > 4)  # two a epoch
         kill_training(str(tmp_path / "night"))
         with pytest.raises(AssertionError, match="failed"):
             broken.result()
@@ -301,6 +301,10 @@ def test_a_named_run_that_is_killed_on_the_cluster_goes_on_to_the_same_bytes(
     assert "pictures: epoch 1/" not in rest
     assert len(weights) == 2
     assert weights[0] == weights[1]
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(torch.load(checkpoint, weights_only=True)["progress"]["step"]) if checkpoint.exists() else 0
 
 
 def kill_training(out: str) -> None:
