@@ -99,8 +99,8 @@ MUTANTS = [
     Mutant(
         "a commit passes what is not done",
         "tagstream/core/offsets.py",
-        "while self._open and self._open[0][0] in self._done:",
-        "while self._open and (self._open[0][0] in self._done or offset > self._open[0][0]):",
+        "while self._open and self._open[0] in self._done:",
+        "while self._open and (self._open[0] in self._done or offset > self._open[0]):",
     ),
     Mutant(
         "a dead letter is not awaited",
