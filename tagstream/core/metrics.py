@@ -46,7 +46,11 @@ class Metric(Enum):
         "tagstream_micro_batch_events", "histogram", "events a micro-batch", (), _SIZES
     )
     STEP_S = Described(
-        "tagstream_step_seconds", "histogram", "a step's duration for one micro-batch", ("step",), _STEP_S
+        "tagstream_step_seconds",
+        "histogram",
+        "a step's duration: of a micro-batch, or of a commit",
+        ("step",),
+        _STEP_S,
     )
     LATENCY_S = Described(
         "tagstream_publish_to_store_seconds",

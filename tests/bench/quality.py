@@ -142,7 +142,8 @@ def picture_half(data: TrainingSet, recipe: Recipe, kept: Path | None) -> Seeing
     )
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(seeing.state_dict(), kept)
+        torch.save(seeing.state_dict(), beside := kept.with_suffix(".new"))
+        beside.replace(kept)  # a kill leaves no half a file to be taken for a whole one
     return seeing
 
 

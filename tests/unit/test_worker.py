@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -360,25 +361,30 @@ def test_results_for_a_lost_partition_are_neither_stored_nor_published() -> None
     assert stage.books["dropped"] == 1
 
 
+def freeze_before_the_next_publish(stage: Stage, meanwhile: Callable[[], None] = lambda: None) -> None:
+    """The worker falls asleep there; the group moves on, another worker does all there is, then it wakes."""
+    other = stage.new_worker(MemorySource(stage.broker, "g", "product-events"))
+    publish = stage.publisher.publish
+
+    def asleep(records: object) -> None:
+        stage.publisher.publish = publish  # type: ignore[method-assign]
+        stage.broker.evict(stage.source)
+        meanwhile()
+        stage.executor.inline = True
+        for _ in range(6):
+            other.turn()
+            stage.clock.advance(0.3)
+        stage.executor.inline = False
+        publish(records)  # type: ignore[arg-type]
+
+    stage.publisher.publish = asleep  # type: ignore[method-assign]
+
+
 def test_a_consumer_frozen_between_store_and_publish_puts_the_topic_right_when_it_wakes() -> None:
     stage = Stage(inline=False)
     stage.send("p1", event("p1", 1, title="old"))
     stage.turn(3)
-
-    other = stage.new_worker(MemorySource(stage.broker, "g", "product-events"))
-    publish = stage.publisher.publish
-
-    def frozen_here(records: object) -> None:  # the group moves on while we sleep, then we wake
-        stage.publisher.publish = publish  # type: ignore[method-assign]
-        stage.broker.evict(stage.source)
-        stage.executor.inline = True
-        stage.send("p1", event("p1", 2, title="new"))
-        for _ in range(6):
-            other.turn()
-            stage.clock.advance(0.3)
-        publish(records)  # type: ignore[arg-type]
-
-    stage.publisher.publish = frozen_here  # type: ignore[method-assign]
+    freeze_before_the_next_publish(stage, lambda: stage.send("p1", event("p1", 2, title="new")))
     stage.executor.step()
     assert [headers(r)["revision"] for r in stage.tags][-1] == "1", "the zombie's old revision came last"
     for _ in range(5):
@@ -427,20 +433,10 @@ def test_a_consumer_that_goes_on_before_it_hears_of_its_loss_puts_the_topic_righ
     stage = Stage(inline=False)
     stage.send("p1", event("p1", 1, title="old"))
     stage.turn(3)
-    other = stage.new_worker(MemorySource(stage.broker, "g", "product-events"))
     publish, put, rebalance = stage.publisher.publish, stage.store.put, stage.source._rebalance
+    freeze_before_the_next_publish(stage)
     stage.send("p1", event("p1", 2, title="new"))
     stage.worker.turn()
-
-    def frozen_here(records: object) -> None:  # the other one publishes both versions, then we wake
-        stage.publisher.publish = publish  # type: ignore[method-assign]
-        stage.broker.evict(stage.source)
-        stage.executor.inline = True
-        for _ in range(6):
-            other.turn()
-            stage.clock.advance(0.3)
-        publish(records)  # type: ignore[arg-type]
-        stage.executor.inline = False
 
     def hear_of_the_loss() -> None:
         stage.source._rebalance = rebalance  # type: ignore[method-assign]
@@ -456,7 +452,6 @@ def test_a_consumer_that_goes_on_before_it_hears_of_its_loss_puts_the_topic_righ
         hear_of_the_loss()
         raise Unavailable("away for a moment")
 
-    stage.publisher.publish = frozen_here  # type: ignore[method-assign]
     stage.executor.step()
     stage.source._rebalance = lambda: None  # type: ignore[method-assign]
     for _ in range(2):
@@ -472,24 +467,29 @@ def test_a_consumer_that_goes_on_before_it_hears_of_its_loss_puts_the_topic_righ
     assert [headers(r)["revision"] for r in stage.tags] == ["1", "2", "1", "2"]
 
 
+def test_a_late_record_that_was_never_acknowledged_is_put_right_too() -> None:
+    stage = Stage(inline=False)
+    stage.send("p1", event("p1", 1, title="old"))
+    stage.turn(3)
+    freeze_before_the_next_publish(stage, lambda: stage.send("p1", event("p1", 2, title="new")))
+    asleep = stage.publisher.publish
+
+    def unacknowledged(records: object) -> None:
+        asleep(records)  # type: ignore[arg-type]
+        stage.worker.turn()  # hears of the loss
+        raise Unavailable("no acknowledgement")
+
+    stage.publisher.publish = unacknowledged  # type: ignore[method-assign]
+    stage.executor.step()
+    stage.turn(3)
+    assert [headers(r)["revision"] for r in stage.tags] == ["1", "2", "1", "2"]
+
+
 def test_a_revocation_that_is_heard_too_late_is_as_good_as_a_loss() -> None:
     stage = Stage(inline=False)
     stage.send("p1", event("p1", 1, title="old"))
     stage.turn(3)
-    other = stage.new_worker(MemorySource(stage.broker, "g", "product-events"))
-    publish = stage.publisher.publish
-
-    def frozen_here(records: object) -> None:
-        stage.publisher.publish = publish  # type: ignore[method-assign]
-        stage.broker.evict(stage.source)
-        stage.executor.inline = True
-        stage.send("p1", event("p1", 2, title="new"))
-        for _ in range(6):
-            other.turn()
-            stage.clock.advance(0.3)
-        publish(records)  # type: ignore[arg-type]
-
-    stage.publisher.publish = frozen_here  # type: ignore[method-assign]
+    freeze_before_the_next_publish(stage, lambda: stage.send("p1", event("p1", 2, title="new")))
     stage.executor.step()
     stage.worker.on_revoked(sorted(stage.source.lost))
     stage.source.lost = set()
