@@ -121,7 +121,9 @@ class KafkaBus(Bus):
         return source, recorder
 
     def silence(self, source: Source) -> None:
-        """It does not poll, which is enough."""
+        """It does not poll, so that librdkafka leaves the group, which it shows by having no member id."""
+        assert isinstance(source, KafkaSource)
+        self.until(lambda: not source._consumer.memberid(), lambda: time.sleep(0.05))
 
     def close(self) -> None:
         for source in self._opened:

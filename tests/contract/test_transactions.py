@@ -15,6 +15,7 @@ import confluent_kafka as ck
 import pytest
 
 from tagstream.adapters import topics
+from tagstream.adapters.apache import ApacheBroker
 from tagstream.adapters.embedded import EmbeddedBroker
 from tagstream.adapters.kafka import KafkaPublisher, KafkaSource
 from tagstream.adapters.memory import (
@@ -128,14 +129,14 @@ class MemoryLedger(Ledger):
 
 
 class KafkaLedger(Ledger):
-    def __init__(self, address: str) -> None:
-        self.address = address
+    def __init__(self, broker: ApacheBroker) -> None:
+        self.broker, self.address = broker, broker.address
         name = uuid4().hex
         self.events, self.tags, self.group = f"events-{name}", f"tags-{name}", f"group-{name}"
-        topics.TopicAdmin(address).create(
+        topics.TopicAdmin(self.address).create(
             [topics.TopicPlan(self.events, 1), topics.TopicPlan(self.tags, 1)],
         )
-        self.publisher = KafkaPublisher(address)
+        self.publisher = KafkaPublisher(self.address)
         self.max_silence_ms = 300_000
         self._opened: list[Source | Transactions] = []
 
@@ -164,7 +165,7 @@ class KafkaLedger(Ledger):
 
     def lose_an_answer(self, of: Transactions) -> None:
         assert isinstance(of, KafkaTransactions)
-        real = of._producer
+        real, broker = of._producer, self.broker
 
         class Impatient:
             def __getattr__(self, name: str) -> Any:
@@ -172,7 +173,12 @@ class KafkaLedger(Ledger):
 
             def commit_transaction(self, timeout: float) -> None:
                 of._producer = real
-                real.commit_transaction(0)  # begins it, and does not wait for the end
+                real.flush(timeout)
+                broker.freeze()  # the request goes out, and its answer comes too late
+                try:
+                    real.commit_transaction(1)
+                finally:
+                    broker.thaw()
 
         of._producer = Impatient()
 
@@ -187,7 +193,7 @@ class KafkaLedger(Ledger):
 
 @pytest.fixture
 def kafka(request: pytest.FixtureRequest) -> Iterator[KafkaLedger]:
-    ledger = KafkaLedger(request.getfixturevalue("apache_kafka").address)
+    ledger = KafkaLedger(request.getfixturevalue("apache_kafka"))
     yield ledger
     ledger.close()
 
