@@ -106,6 +106,7 @@ class Server(ABC):
     def freeze(self) -> None:
         """It goes on listening and answers nothing, until `thaw`."""
         self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # each thread stops by itself
 
     def thaw(self) -> None:
         self._process.send_signal(signal.SIGCONT)
