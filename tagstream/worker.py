@@ -306,9 +306,7 @@ class Worker:
         self._batcher.add(entry, entry.size_bytes, self._ports.clock.monotonic_s())
 
     def _submit(self) -> None:
-        while not (self._halted or self._halt_to_say or self._commits.is_unheard):
-            if len(self._in_flight) >= self._limits.max_in_flight:
-                return
+        while not (self._halted or self._halt_to_say) and self._may_submit():
             if self._batcher.due_in_s(self._ports.clock.monotonic_s()) != 0:
                 return
             entries = self._batcher.take()
@@ -318,6 +316,16 @@ class Worker:
             self._ports.metrics.observe(Metric.MICRO_BATCH_EVENTS, len(entries))
             future = self._executor.submit(self._carry, entries)
             future.add_done_callback(partial(self._return, number))
+
+    def _may_submit(self) -> bool:
+        """However this worker ends, at most `max_in_flight` + 1 micro-batches are published again. What was
+        published ahead of an offset that is still open has to wait for it alone."""
+        flying, most = len(self._in_flight), self._limits.max_in_flight
+        if flying >= most:
+            return False
+        exposed = self._commits.exposed + sum(map(len, self._in_flight.values()))
+        within = exposed <= most * self._limits.micro_batch.max_events
+        return within or not (flying or self._commits.is_unheard)
 
     def _return(self, number: int, done: Future[None]) -> None:
         self._returned.put((number, done.exception()))

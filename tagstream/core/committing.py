@@ -43,9 +43,14 @@ class Committer:
         return sum(len(tracker) for tracker in list(self.trackers.values()))
 
     @property
+    def exposed(self) -> int:
+        """Records published and not known to be committed: should the partitions go now, their next owner
+        publishes them again."""
+        return sum(tracker.exposed for tracker in list(self.trackers.values()))
+
+    @property
     def is_unheard(self) -> bool:
-        """The group does not answer, and may have given the partitions away: what is published now would be
-        published again by their next owner. What is in flight keeps the taggers busy meanwhile."""
+        """The group does not answer, and may have given the partitions away."""
         unacknowledged = sum(tracker.unacknowledged for tracker in list(self.trackers.values()))
         return unacknowledged >= self._limits.micro_batch.max_events
 

@@ -428,6 +428,29 @@ def test_while_the_group_does_not_answer_no_more_is_published_than_a_micro_batch
     assert len(stage.tags) == 60
 
 
+def test_what_waits_for_its_commit_takes_the_place_of_what_could_be_in_flight() -> None:
+    stage = Stage(inline=False)
+    stage.worker.on_committed = lambda next_offsets: None  # type: ignore[method-assign]
+
+    def publish(products: int) -> None:
+        for n in range(products):
+            stage.send(f"p{n}", event(f"p{n}", len(stage.tags) + 1))
+        for _ in range(2):
+            stage.worker.turn()
+            stage.clock.advance(LIMITS.micro_batch.flush_timeout_s)
+        while stage.executor.waiting:
+            stage.executor.step()
+        stage.worker.turn()
+
+    publish(3)
+    stage.clock.advance(LIMITS.commit_interval_s)
+    stage.worker.turn()  # three are committed, as far as this worker can do it
+    publish(3)  # three are not yet, being less than a micro-batch
+    publish(8)
+    assert len(stage.tags) == 10
+    assert len(stage.tags) <= (LIMITS.max_in_flight + 1) * LIMITS.micro_batch.max_events
+
+
 @pytest.mark.parametrize("fails", [False, True])
 def test_a_consumer_that_goes_on_before_it_hears_of_its_loss_puts_the_topic_right_too(fails: bool) -> None:
     stage = Stage(inline=False)
