@@ -318,8 +318,8 @@ class Worker:
             future.add_done_callback(partial(self._return, number))
 
     def _may_submit(self) -> bool:
-        """However this worker ends, at most `max_in_flight` + 1 micro-batches are published again. What was
-        published ahead of an offset that is still open has to wait for it alone."""
+        """However this worker ends, its successors publish at most `max_in_flight` + 1 micro-batches again,
+        and what overtook one that takes longer than its neighbours."""
         flying, most = len(self._in_flight), self._limits.max_in_flight
         if flying >= most:
             return False

@@ -50,6 +50,19 @@ def test_tags_and_dead_letters_appear_with_the_offsets_they_belong_to() -> None:
     assert stage.books == {"consumed": 8, "tagged": 7, "dead_lettered": 1}
 
 
+def test_what_waits_for_its_transaction_leaves_room_for_as_many_micro_batches_in_flight() -> None:
+    stage = Stage(inline=False, exactly_once=True)
+    for n in range(40):
+        stage.send(f"p{n}", event(f"p{n}"))
+    for _ in range(4):
+        stage.worker.turn()
+        while stage.executor.waiting:
+            stage.executor.step()
+    stage.worker.turn()
+    assert (stage.tags, stage.committed) == ([], 0), "the commit interval has not passed"
+    assert len(stage.executor.waiting) == LIMITS.max_in_flight
+
+
 def test_an_aborted_transaction_is_sent_again_without_tagging_again() -> None:
     stage = Stage(exactly_once=True)
     transactions(stage).faults.extend([TransactionAborted("fenced")] * 3)
