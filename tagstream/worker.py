@@ -52,7 +52,7 @@ from tagstream.core.errors import (
     Unavailable,
 )
 from tagstream.core.events import ProductEvent
-from tagstream.core.halting import DeadLetterGuard
+from tagstream.core.halting import DeadLetterGuard, HaltSwitch
 from tagstream.core.heal import Healer
 from tagstream.core.lanes import Entry, Lanes, Outcome
 from tagstream.core.letters import dead_letter, tag_record
@@ -138,9 +138,8 @@ class Worker:
         self._returned: queue.SimpleQueue[tuple[int, BaseException | None]] = queue.SimpleQueue()
         self._held_bytes = 0
         self._backpressure = Backpressure(limits.pause_after_s)
-        self._guard = DeadLetterGuard(limits.dead_letters)
-        self._halted = "the store has not said yet whether the stream is halted"
-        self._halt_to_say = ""
+        guard = DeadLetterGuard(limits.dead_letters)
+        self._halt = HaltSwitch(ports.halts, guard, limits.commit_interval_s)
         self._store_emptied = False
         self._healer = Healer(ports.store, ports.publisher, ports.topics.tags)
 
@@ -150,7 +149,6 @@ class Worker:
         self._reported: Counter[str] = Counter()
         self._lag: dict[TopicPartition, int] = {}
         self._heartbeat_s = self._reported_s = self._size_due_s = ports.clock.monotonic_s()
-        self._obeyed_s = -math.inf
 
     # ------------------------------------------------------------------ the loop: steps 1, 2, 3 and 9
 
@@ -200,23 +198,12 @@ class Worker:
 
     def _obey(self) -> None:
         """Look at the switch that halts every consumer, and throw it when too much has failed here."""
-        now_s = self._ports.clock.monotonic_s()
-        if not self._halt_to_say and now_s - self._obeyed_s < self._limits.commit_interval_s:
+        if not self._halt.is_due(self._heartbeat_s):
             return
-        self._obeyed_s = now_s
         try:
-            if to_say := self._halt_to_say:
-                self._ports.halts.halt(to_say)
-                self._halt_to_say = ""
-            reason = self._ports.halts.halted()
-        except Unavailable as error:
+            self._halt.obey(self._heartbeat_s)
+        except (TooManyDeadLetters, Unavailable) as error:
             self._trouble("halt", error)
-            return
-        if self._halted and not reason:
-            self._guard.reset()
-        self._halted = reason
-        if reason:
-            self._trouble("halt", TooManyDeadLetters(f"{reason}; mend the cause, then `tagstream resume`"))
         else:
             self._troubles.pop("halt", None)
 
@@ -264,7 +251,7 @@ class Worker:
         return records
 
     def _load(self) -> float:
-        if self._halted or self._halt_to_say:
+        if self._halt.is_on:
             return math.inf
         return max(
             self._commits.uncommitted / self._limits.max_uncommitted_events,
@@ -275,7 +262,7 @@ class Worker:
     def _patience_s(self, now_s: float) -> float:
         if self._in_flight or self._commits.is_unheard:
             return _BUSY_S
-        if self._halted or self._halt_to_say:
+        if self._halt.is_on:
             return _IDLE_S
         due_in_s = self._batcher.due_in_s(now_s)
         return _IDLE_S if due_in_s is None else min(due_in_s, _IDLE_S)
@@ -306,7 +293,7 @@ class Worker:
         self._batcher.add(entry, entry.size_bytes, self._ports.clock.monotonic_s())
 
     def _submit(self) -> None:
-        while not (self._halted or self._halt_to_say) and self._may_submit():
+        while not self._halt.is_on and self._may_submit():
             if self._batcher.due_in_s(self._ports.clock.monotonic_s()) != 0:
                 return
             entries = self._batcher.take()
@@ -405,14 +392,14 @@ class Worker:
         try:
             self._fetch([entry for entry in entries if entry.to_tag])
             self._tag([entry for entry in entries if entry.to_tag])
-            self._guard.take([entry.invalid is not None for entry in entries])
+            self._halt.guard.take([entry.invalid is not None for entry in entries])
             self._store(self._held([entry for entry in entries if entry.invalid is None]))
             self._publish(self._held(entries))
         except _LetGo:
             log.info("micro-batch let go: its partitions have a new owner", extra={"events": len(entries)})
         except TooManyDeadLetters as error:
             log.error("halted: %s", error)
-            self._halt_to_say = str(error)
+            self._halt.throw(str(error))
 
     def _fetch(self, entries: list[Entry]) -> None:
         """Step 4."""

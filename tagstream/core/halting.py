@@ -3,12 +3,14 @@ letters. By length of a run and by ratio, as sentry-arroyo's `DlqLimit` has them
 
 from __future__ import annotations
 
+import math
 import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from tagstream.core.errors import TooManyDeadLetters
+from tagstream.core.ports import Halts
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,3 +56,46 @@ class DeadLetterGuard:
             self._failed -= self._last[0]
         self._last.append(failed)
         self._failed += failed
+
+
+class HaltSwitch:
+    """A consumer's end of the switch that halts them all. Any thread may throw it; the rest is the loop's.
+
+    Until the store has said otherwise, the stream is halted.
+    """
+
+    def __init__(self, halts: Halts, guard: DeadLetterGuard, interval_s: float) -> None:
+        self.guard = guard
+        self._halts, self._interval_s = halts, interval_s
+        self._obeyed_s = -math.inf
+        self._reason = "the store has not said yet whether the stream is halted"
+        self._to_say = ""
+
+    @property
+    def is_on(self) -> bool:
+        return bool(self._reason or self._to_say)
+
+    def throw(self, reason: str) -> None:
+        """Takes effect here at once, and on the others when the store knows of it."""
+        self._to_say = reason
+
+    def is_due(self, now_s: float) -> bool:
+        return bool(self._to_say) or now_s - self._obeyed_s >= self._interval_s
+
+    def obey(self, now_s: float) -> None:
+        """Tell the store of a halt, and hear of one. Once it is lifted, the past is forgotten.
+
+        Raises:
+            TooManyDeadLetters: the stream is halted.
+            Unavailable: the store does not answer; all stays as it is.
+        """
+        self._obeyed_s = now_s
+        if to_say := self._to_say:
+            self._halts.halt(to_say)
+            self._to_say = ""
+        reason = self._halts.halted()
+        if self._reason and not reason:
+            self.guard.reset()
+        self._reason = reason
+        if reason:
+            raise TooManyDeadLetters(f"{reason}; mend the cause, then `tagstream resume`")

@@ -86,7 +86,7 @@ class CutWorker(Worker):
     def __init__(self, *parts: object) -> None:
         super().__init__(*parts)  # type: ignore[arg-type]
         self._lanes = _Unordered()  # type: ignore[assignment]
-        self._guard = _Unguarded()  # type: ignore[assignment]
+        self._halt.guard = _Unguarded()  # type: ignore[assignment]
 
     def _insist(self, step: str, call: Callable[[], object], *_: object, **__: object) -> object:  # type: ignore[override]
         return call()
