@@ -2,7 +2,8 @@
 
 In long copy a colour's name drowns among hundreds of n-grams; as a feature of its own it does not, and
 values with few training rows profit most. Longer names hide shorter ones within them ("Navy Blue" is
-not "Blue"). A final s or es does not matter; Han names are found anywhere in a run of text.
+not "Blue"). A final s or es does not matter. Han names are found anywhere in a run of text, and colours
+without their final 色 too (迷彩 is 迷彩色), where two characters are left of them.
 """
 
 from __future__ import annotations
@@ -47,9 +48,15 @@ class Mentions:
             for name, column in columns.items():
                 for form in _forms(name) - (columns.keys() - {name}):
                     self._names[tuple(_TOKEN.findall(form))].append((group.name, column))
-            if han := [name for name in columns if _HAN.search(name)]:
+            han = {
+                form: column
+                for name, column in columns.items()
+                if _HAN.search(name)
+                for form in _forms(name) - (columns.keys() - {name})
+            }
+            if han:
                 alternatives = "|".join(map(re.escape, sorted(han, key=len, reverse=True)))
-                self._han.append((re.compile(alternatives), columns))
+                self._han.append((re.compile(alternatives), han))
         self._longest = max(map(len, self._names), default=0)
 
     def find(self, texts: Sequence[TextFields]) -> npt.NDArray[np.float32]:
@@ -81,8 +88,9 @@ class Mentions:
 
 
 def _forms(name: str) -> set[str]:
-    """The name with and without a final s or es; Han names have one form."""
+    """The name with and without a final s or es, or a final 色."""
     if _HAN.search(name):
-        return {name}
+        short = name.removesuffix("色")
+        return {name, short} if len(short) > 1 else {name}
     stems = {name, name.removesuffix("s"), name.removesuffix("es")}
     return {stem + end for stem in stems if len(stem) > 1 for end in ("", "s", "es")}

@@ -106,4 +106,6 @@ def test_longer_names_hide_shorter_ones_and_a_final_s_does_not_matter() -> None:
     assert named("Navy Blue watch") == ["Navy Blue", "Watches"]
     assert named("blue dresses") == ["Blue", "Dress"]
     assert named("米白色T恤") == ["米白色"]
+    assert named("米白拼接") == ["米白色"]
+    assert named("白T恤") == []
     assert named("bluebell") == []
