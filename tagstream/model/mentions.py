@@ -4,6 +4,9 @@ In long copy a colour's name drowns among hundreds of n-grams; as a feature of i
 values with few training rows profit most. Longer names hide shorter ones within them ("Navy Blue" is
 not "Blue"). A final s or es does not matter. Han names are found anywhere in a run of text, and colours
 without their final 色 too (迷彩 is 迷彩色), where two characters are left of them.
+
+Of several choices of one group that a field names, the last is meant, as in "T-shirt Bra"; of several that
+are joined, the first, as in "black & grey".
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +25,7 @@ from tagstream.core.taxonomy import Taxonomy
 
 _HAN = re.compile("[㐀-鿿豈-﫿]")
 _TOKEN = re.compile(r"[^\W_]+")
+_JOINS = {"&", "/", "+", "and"}
 #: The rest of a field is not read: it bounds the time that a long description takes.
 MAX_CHARACTERS = 2000
 
@@ -28,6 +33,14 @@ MAX_CHARACTERS = 2000
 def plain(text: str) -> str:
     """NFKC, casefolded, hyphens removed: the form in which names are compared."""
     return unicodedata.normalize("NFKC", text).casefold().replace("-", "")
+
+
+class _Place(NamedTuple):
+    """Where tokens `start` to `end` name the value of a column."""
+
+    start: int
+    end: int
+    column: int
 
 
 class Mentions:
@@ -58,6 +71,7 @@ class Mentions:
                 alternatives = "|".join(map(re.escape, sorted(han, key=len, reverse=True)))
                 self._han.append((re.compile(alternatives), han))
         self._longest = max(map(len, self._names), default=0)
+        self._choices = {group.name for group in taxonomy.groups if group.kind == "single"}
 
     def find(self, texts: Sequence[TextFields]) -> npt.NDArray[np.float32]:
         """(texts, taxonomy.size): 1 where a field of the text names the value."""
@@ -67,15 +81,16 @@ class Mentions:
             for field in fields:
                 if field:
                     said = plain(field[: self._max_characters])
-                    named[row, self._by_tokens(_TOKEN.findall(said))] = 1
+                    named[row, self._by_tokens(said)] = 1
                     if _HAN.search(said):
                         named[
                             row, [columns[name] for han, columns in self._han for name in han.findall(said)]
                         ] = 1
         return named
 
-    def _by_tokens(self, tokens: list[str]) -> list[int]:
-        found: list[int] = []
+    def _by_tokens(self, said: str) -> list[int]:
+        tokens = _TOKEN.findall(said)
+        found: dict[str, list[_Place]] = defaultdict(list)
         taken: set[tuple[str, int]] = set()
         for length in range(min(self._longest, len(tokens)), 0, -1):
             for start in range(len(tokens) - length + 1):
@@ -83,8 +98,24 @@ class Mentions:
                     places = {(group, place) for place in range(start, start + length)}
                     if not places & taken:
                         taken |= places
-                        found.append(column)
-        return found
+                        found[group].append(_Place(start, start + length, column))
+        columns: list[int] = []
+        for group, of_group in found.items():
+            if group in self._choices and len(of_group) > 1:
+                of_group = [_meant(sorted(of_group), said)]
+            columns += [place.column for place in of_group]
+        return columns
+
+
+def _meant(places: list[_Place], said: str) -> _Place:
+    """The first of the last chain of joined names. `places` in the order of the text `said`."""
+    spans = [token.span() for token in _TOKEN.finditer(said)]
+    *before, meant = places
+    for place in reversed(before):
+        if said[spans[place.end - 1][1] : spans[meant.start][0]].strip() not in _JOINS:
+            break
+        meant = place
+    return meant
 
 
 def _forms(name: str) -> set[str]:

@@ -109,3 +109,26 @@ def test_longer_names_hide_shorter_ones_and_a_final_s_does_not_matter() -> None:
     assert named("米白拼接") == ["米白色"]
     assert named("白T恤") == []
     assert named("bluebell") == []
+
+
+def test_of_several_choices_the_last_is_meant_and_of_joined_ones_the_first() -> None:
+    taxonomy = Taxonomy(
+        taxonomy_version="1",
+        groups=(
+            Group(name="colour", values=tuple(Value(value=v) for v in ("Black", "Grey", "Red", "Navy Blue"))),
+            Group(name="kind", values=(Value(value="Bra"), Value(value="Tshirts"), Value(value="Socks"))),
+            Group(name="trim", kind="multi", values=(Value(value="Lace"), Value(value="Fur"))),
+        ),
+    )
+    every = [value.value for group in taxonomy.groups for value in group.values]
+
+    def named(title: str) -> list[str]:
+        row = Mentions(taxonomy).find([TextFields(title)])[0]
+        return [name for name, is_named in zip(every, row, strict=True) if is_named]
+
+    assert named("Amante grey Tshirt bra") == ["Grey", "Bra"]
+    assert named("Red Rose black & grey socks") == ["Black", "Socks"]
+    assert named("navy-blue Kalenji black/grey/red") == ["Black"]
+    assert named("Red and Navy Blue sock") == ["Red", "Socks"]
+    assert named("red sock, and navy blue") == ["Navy Blue", "Socks"]
+    assert named("lace and fur") == ["Lace", "Fur"]
