@@ -308,11 +308,10 @@ class Worker:
         """However this worker ends, its successors publish at most `max_in_flight` + 1 micro-batches again,
         and what overtook one that takes longer than its neighbours."""
         flying, most = len(self._in_flight), self._limits.max_in_flight
-        if flying >= most:
+        if flying >= most or self._commits.is_unheard:
             return False
         exposed = self._commits.exposed + sum(map(len, self._in_flight.values()))
-        within = exposed <= most * self._limits.micro_batch.max_events
-        return within or not (flying or self._commits.is_unheard)
+        return not flying or exposed <= most * self._limits.micro_batch.max_events
 
     def _return(self, number: int, done: Future[None]) -> None:
         self._returned.put((number, done.exception()))
