@@ -39,25 +39,27 @@ class GroupWatch:
         self._topic = topic
         self._timeout_s = timeout_s
         self._known: list[int] = []
-        self._consumer = ck.Consumer(
-            {
-                "log_level": 0,
-                **(client_config or {}),
-                "bootstrap.servers": bootstrap_servers,
-                "group.id": group,
-                "enable.auto.commit": False,
-                "enable.partition.eof": True,
-                "auto.offset.reset": "earliest",
-                "queued.max.messages.kbytes": 4096,
-            }
-        )
+        self._config = {
+            "log_level": 0,
+            **(client_config or {}),
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "enable.partition.eof": True,
+            "auto.offset.reset": "earliest",
+            "queued.max.messages.kbytes": 4096,
+        }
+        self._consumer = ck.Consumer(self._config)
 
     def committed(self) -> dict[int, int]:
-        """Partition → next offset to read, where the group has committed one. Raises Unavailable."""
+        """Partition → next offset to read, where the group has committed one. Raises Unavailable; the next
+        call asks with a new client, lest one that has lost the group's coordinator looks for it for ever."""
         wanted = [ck.TopicPartition(self._topic, number) for number in self._numbers()]
         try:
             found = self._consumer.committed(wanted, timeout=self._timeout_s)
         except ck.KafkaException as error:
+            self._consumer.close()
+            self._consumer = ck.Consumer(self._config)
             raise Unavailable(f"the broker does not answer: {error.args[0].str()}") from error
         return {tp.partition: tp.offset for tp in found if tp.offset >= 0}
 

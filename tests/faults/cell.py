@@ -221,6 +221,7 @@ class Cell:
         self.ends: dict[int, int] = {}
         self.rest: list[KeyValue] = []
         self._committed: dict[int, int] = {}
+        self._unanswered = ""
 
     # ---------------------------------------------------------------- servers
 
@@ -326,8 +327,10 @@ class Cell:
 
     def committed(self) -> dict[int, int]:
         """Partition → committed offset; what was known last while the broker does not answer."""
-        with suppress(Unavailable):
-            self._committed = self.watch.committed()
+        try:
+            self._committed, self._unanswered = self.watch.committed(), ""
+        except Unavailable as error:
+            self._unanswered = f"; its own question: {error}"
         return {partition: self._committed.get(partition, 0) for partition in self.ends}
 
     def committed_count(self) -> int:
@@ -342,7 +345,7 @@ class Cell:
         while not condition():
             if time.monotonic() > deadline_s:
                 states = {c.name: {k: v for k, v in c.state().items() if k != "books"} for c in self.living()}
-                self.problems.append(f"waited {timeout_s:g} s in vain: {what}; {states}")
+                self.problems.append(f"waited {timeout_s:g} s in vain: {what}; {states}{self._unanswered}")
                 return False
             time.sleep(POLL_S)
         return True
