@@ -305,8 +305,8 @@ class Worker:
             future.add_done_callback(partial(self._return, number))
 
     def _may_submit(self) -> bool:
-        """However this worker ends, its successors publish at most `max_in_flight` + 1 micro-batches again,
-        and what overtook one that takes longer than its neighbours."""
+        """However this worker ends, its successors publish at most `max_in_flight` + 1 micro-batches again:
+        so many wait for their commit, or overtake one that takes long, and the others wait for that."""
         flying, most = len(self._in_flight), self._limits.max_in_flight
         if flying >= most or self._commits.is_unheard:
             return False

@@ -44,11 +44,8 @@ class Committer:
 
     @property
     def exposed(self) -> int:
-        """Published events that wait for a commit, or for its answer: should the partitions go now, their
-        next owner publishes them again. In a transaction they are published with their commit."""
-        if self._transactions is not None:
-            return 0
-        return sum(tracker.passed + tracker.unacknowledged for tracker in list(self.trackers.values()))
+        """Records that would be published again by the partitions' next owner, should they go now."""
+        return sum(tracker.exposed for tracker in list(self.trackers.values()))
 
     @property
     def is_unheard(self) -> bool:

@@ -96,6 +96,11 @@ class OffsetTracker:
         self.unacknowledged += self._published_count
         self._published, self._published_count = {}, 0
 
+    @property
+    def exposed(self) -> int:
+        """Records published and, as far as is known, not committed: a successor would publish them again."""
+        return self.unacknowledged + self._published_count
+
     def doubt_commits(self) -> None:
         """The last commit may not have arrived: say it again."""
         self._committed = None
