@@ -24,19 +24,17 @@ def targets(
 ) -> FloatArray:
     """(rows, taxonomy.size): 1 for a label, 0 for what it rules out, NaN where nothing is known.
 
-    A row without a label in a group knows nothing of that group, and nor does one with a choice outside the
-    taxonomy; a free tag outside it rules the others out (墨绿色 is not 绿色). `unsaid` values of free tags
-    are NaN, while the group's other values are known to be 0.
+    A row without a label in a group, or with labels outside the taxonomy only, knows nothing of that group.
+    `unsaid` values of free tags are NaN, while the group's other values are known to be 0.
     """
     matrix = np.full((len(labels), taxonomy.size), np.nan, np.float32)
     for group in taxonomy.groups:
         columns = taxonomy.slices[group.name]
         place = {value.value: columns.start + at for at, value in enumerate(group.values)}
         for row, of_row in enumerate(labels):
-            said = of_row.get(group.name, ())
-            found = [place[value] for value in said if value in place]
+            found = [place[value] for value in of_row.get(group.name, ()) if value in place]
             hidden = [place[v] for v in unsaid[row].get(group.name, ()) if v in place] if unsaid else []
-            if found or hidden or (said and group.kind == "multi"):
+            if found or hidden:
                 matrix[row, columns] = 0
                 matrix[row, hidden] = np.nan
                 matrix[row, found if group.kind == "multi" else found[:1]] = 1

@@ -123,13 +123,6 @@ def test_a_free_tag_that_a_short_title_does_not_say_is_unknown_not_negative() ->
     np.testing.assert_array_equal(matrix[0], [np.nan, np.nan, 1, np.nan, 0])
 
 
-def test_a_free_tag_outside_the_taxonomy_rules_the_others_out_and_a_choice_outside_it_says_nothing() -> None:
-    matrix = targets([{"材质": ("羊驼绒",)}, {"colour": ("Mauve",)}], PAIR)
-
-    np.testing.assert_array_equal(matrix[0], [np.nan, np.nan, 0, 0, 0])
-    assert np.isnan(matrix[1]).all()
-
-
 def test_copy_comes_again_with_one_free_tag_s_name_and_label_exchanged() -> None:
     def copy(n: int, title: str, **labels: tuple[str, ...]) -> Row:
         return Row(f"z{n}", TextFields(title, lang="zh"), labels)
