@@ -126,7 +126,8 @@ class ApacheBroker(Server):
         return self.folder / "server.properties"
 
     def _write_properties(self) -> None:
-        ours, controller = f"{self._protocol}://{self.address}", f"127.0.0.1:{free_port()}"
+        controller_port = next(port for port in iter(free_port, 0) if port != self.port)
+        ours, controller = f"{self._protocol}://{self.address}", f"127.0.0.1:{controller_port}"
         addresses = {
             "listeners": f"{ours},CONTROLLER://{controller}",
             "advertised.listeners": ours,
