@@ -357,9 +357,12 @@ class Worker:
             self._ports.metrics.add(Metric.DEAD_LETTERS, stage=entry.invalid.stage)
         tracker = self._trackers.get(entry.record.source)
         if tracker is not None and tracker.epoch == entry.epoch:
-            # A transaction that comes late is refused: nothing is to be put right after it.
-            published = entry.published if self._ports.transactions is None else None
-            tracker.done(entry.record.offset, entry.output, published)
+            if self._ports.transactions is not None:
+                # One that comes late is refused: nothing is to be put right after it.
+                tracker.done(entry.record.offset, entry.output)
+            else:
+                told = entry.published is not None or outcome == "dead_lettered"
+                tracker.done(entry.record.offset, published=entry.published, told=told)
 
     def _drop(self, entries: list[Entry]) -> None:
         """Let entries go undone whose partition goes: its next owner starts at the committed offset.
@@ -372,7 +375,9 @@ class Worker:
                 self._held_bytes -= entry.size_bytes
                 self._books["dropped"] += 1
             elif entry.event is None or self._lanes.admit(entry):
-                self._queue(entry)
+                # The offsets after it wait for it.
+                now_s = self._ports.clock.monotonic_s()
+                self._batcher.add_first(entry, entry.size_bytes, now_s)
 
     def _commit(self, partitions: Collection[TopicPartition], *, wait: bool) -> None:
         """Step 9."""

@@ -58,10 +58,16 @@ class GroupWatch:
         try:
             found = self._consumer.committed(wanted, timeout=self._timeout_s)
         except ck.KafkaException as error:
-            self._consumer.close()
-            self._consumer = ck.Consumer(self._config)
+            self._renew()
             raise Unavailable(f"the broker does not answer: {error.args[0].str()}") from error
+        if refused := next((tp.error for tp in found if tp.error is not None), None):
+            self._renew()
+            raise Unavailable(f"the broker does not tell the offsets: {refused.str()}")
         return {tp.partition: tp.offset for tp in found if tp.offset >= 0}
+
+    def _renew(self) -> None:
+        last, self._consumer = self._consumer, ck.Consumer(self._config)
+        last.close()
 
     def progress(self) -> list[PartitionProgress]:
         """Committed offset, end and lag of every partition.

@@ -92,7 +92,7 @@ class HaltSwitch:
         self._obeyed_s = now_s
         if to_say := self._to_say:
             self._halts.halt(to_say)
-            self._to_say = ""
+            self._reason, self._to_say = to_say, ""
         reason = self._halts.halted()
         if self._reason and not reason:
             self.guard.reset()

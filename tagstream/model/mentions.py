@@ -5,8 +5,8 @@ values with few training rows profit most. Longer names hide shorter ones within
 not "Blue"). A final s or es does not matter. Han names are found anywhere in a run of text, and colours
 without their final 色 too (迷彩 is 迷彩色), where two characters are left of them.
 
-Of several choices of one group that a field names, the last is meant, as in "T-shirt Bra"; of several that
-are joined, the first, as in "black & grey".
+Of several choices of one group that a title names, or any field but the description, in words between spaces,
+the last is meant, as in "T-shirt Bra"; of several that are joined, the first, as in "black & grey".
 """
 
 from __future__ import annotations
@@ -77,18 +77,19 @@ class Mentions:
         """(texts, taxonomy.size): 1 where a field of the text names the value."""
         named = np.zeros((len(texts), self._size), np.float32)
         for row, text in enumerate(texts):
-            fields = (text.title, text.brand, " | ".join(text.attributes.values()), text.description)
+            attributes = " | ".join(text.attributes.values())[: self._max_characters].split(" | ")
+            fields = (text.title, text.brand, *attributes, text.description)
             for field in fields:
                 if field:
                     said = plain(field[: self._max_characters])
-                    named[row, self._by_tokens(said)] = 1
+                    named[row, self._by_tokens(said, choose=field is not text.description)] = 1
                     if _HAN.search(said):
                         named[
                             row, [columns[name] for han, columns in self._han for name in han.findall(said)]
                         ] = 1
         return named
 
-    def _by_tokens(self, said: str) -> list[int]:
+    def _by_tokens(self, said: str, choose: bool) -> list[int]:
         tokens = _TOKEN.findall(said)
         found: dict[str, list[_Place]] = defaultdict(list)
         taken: set[tuple[str, int]] = set()
@@ -101,7 +102,7 @@ class Mentions:
                         found[group].append(_Place(start, start + length, column))
         columns: list[int] = []
         for group, of_group in found.items():
-            if group in self._choices and len(of_group) > 1:
+            if choose and group in self._choices and len(of_group) > 1:
                 of_group = [_meant(sorted(of_group), said)]
             columns += [place.column for place in of_group]
         return columns

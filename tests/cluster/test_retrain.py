@@ -320,7 +320,7 @@ def titles() -> list[str]:
     return [" ".join(one.info["cmdline"] or []) for one in psutil.process_iter(["cmdline"])]
 
 
-def until(condition: Callable[[], bool], timeout_s: float = 120) -> None:
+def until(condition: Callable[[], bool], timeout_s: float = 280) -> None:
     deadline_s = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline_s, "it never came true"

@@ -153,3 +153,20 @@ def test_a_halt_that_comes_while_the_switch_is_being_read_is_not_forgotten(
     monkeypatch.setattr(stage.store, "halted", late)
     stage.turn()
     assert stage.store.halted() == "6 dead letters in a row"
+
+
+def test_a_halt_that_was_told_stays_when_the_store_does_not_answer_the_next_question(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stage = Stage(limits=STRICT)
+    stage.turn()
+    switch = stage.worker._halt
+    switch.throw("6 dead letters in a row")
+
+    def away() -> str:
+        raise Unavailable("away for a moment")
+
+    monkeypatch.setattr(stage.store, "halted", away)
+    with pytest.raises(Unavailable):
+        switch.obey(0.0)
+    assert switch.is_on

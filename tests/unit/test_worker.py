@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -449,6 +450,24 @@ def test_what_waits_for_its_commit_takes_the_place_of_what_could_be_in_flight() 
     publish(8)
     assert len(stage.tags) == 10
     assert len(stage.tags) <= (LIMITS.max_in_flight + 1) * LIMITS.micro_batch.max_events
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_whenever_a_worker_dies_no_more_is_published_again_than_the_bound(seed: int) -> None:
+    rng, most = random.Random(seed), 1 + seed % 4
+    stage = Stage(inline=False, limits=replace(LIMITS, max_in_flight=most))
+    for n in range(120):
+        stage.send(f"p{n}", event(f"p{n}") if rng.random() < 0.6 else b"{broken")
+    for _ in range(800):
+        stage.worker.turn()
+        stage.clock.advance(0.02)
+        if stage.executor.waiting and rng.random() < 0.5:
+            stage.executor.step(rng.randrange(len(stage.executor.waiting)))
+        published = [int(headers(record)["source_offset"]) for record in stage.tags]
+        published += [int(headers(record)["__connect.errors.offset"]) for record in stage.dead]
+        at_stake = sum(offset >= stage.committed for offset in published)
+        assert at_stake <= (most + 1) * LIMITS.micro_batch.max_events
+    assert len(published) == 120
 
 
 def test_a_micro_batch_that_takes_long_is_overtaken_by_as_many_as_may_be_in_flight() -> None:
