@@ -292,6 +292,10 @@ class Worker:
     def _queue(self, entry: Entry) -> None:
         self._batcher.add(entry, entry.size_bytes, self._ports.clock.monotonic_s())
 
+    def _queue_first(self, entry: Entry) -> None:
+        """An entry that has waited once: every offset after it waits for it."""
+        self._batcher.add_first(entry, entry.size_bytes, self._ports.clock.monotonic_s())
+
     def _submit(self) -> None:
         while not self._halt.is_on and self._may_submit():
             if self._batcher.due_in_s(self._ports.clock.monotonic_s()) != 0:
@@ -345,9 +349,8 @@ class Worker:
             superseded, successor = self._lanes.finish(entry)
             for older in superseded:
                 self._done(older, "superseded")
-            if successor is not None:  # every offset after it waits for it
-                now_s = self._ports.clock.monotonic_s()
-                self._batcher.add_first(successor, successor.size_bytes, now_s)
+            if successor is not None:
+                self._queue_first(successor)
         self._drop(left_behind)
 
     def _done(self, entry: Entry, outcome: Outcome) -> None:
@@ -361,8 +364,8 @@ class Worker:
                 # One that comes late is refused: nothing is to be put right after it.
                 tracker.done(entry.record.offset, entry.output)
             else:
-                told = entry.published is not None or outcome == "dead_lettered"
-                tracker.done(entry.record.offset, published=entry.published, told=told)
+                dead_lettered = outcome == "dead_lettered"
+                tracker.done(entry.record.offset, published=entry.published, dead_lettered=dead_lettered)
 
     def _drop(self, entries: list[Entry]) -> None:
         """Let entries go undone whose partition goes: its next owner starts at the committed offset.
@@ -375,9 +378,7 @@ class Worker:
                 self._held_bytes -= entry.size_bytes
                 self._books["dropped"] += 1
             elif entry.event is None or self._lanes.admit(entry):
-                # The offsets after it wait for it.
-                now_s = self._ports.clock.monotonic_s()
-                self._batcher.add_first(entry, entry.size_bytes, now_s)
+                self._queue_first(entry)
 
     def _commit(self, partitions: Collection[TopicPartition], *, wait: bool) -> None:
         """Step 9."""

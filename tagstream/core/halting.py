@@ -87,7 +87,7 @@ class HaltSwitch:
 
         Raises:
             TooManyDeadLetters: the stream is halted.
-            Unavailable: the store does not answer; all stays as it is.
+            Unavailable: the store does not answer; what was halted stays so, and what was not goes on.
         """
         self._obeyed_s = now_s
         if to_say := self._to_say:

@@ -29,9 +29,9 @@ class OffsetTracker:
         #: events that became committable since the last commit
         self.passed = 0
         self._published: dict[str, Mark] = {}
-        #: offsets done with a record published, and still behind an open one; and how many have passed since
-        self._told: set[int] = set()
-        self._told_passed = 0
+        #: offsets with a published record that lie behind an open one, and how many have passed it since
+        self._published_ahead: set[int] = set()
+        self._published_count = 0
         self._published_before: deque[tuple[int, int, dict[str, Mark]]] = deque()
         #: records that were published before a commit of which nothing has been heard yet
         self.unacknowledged = 0
@@ -51,15 +51,15 @@ class OffsetTracker:
         offset: int,
         output: OutRecord | None = None,
         published: Mark | None = None,
-        told: bool = False,
+        dead_lettered: bool = False,
     ) -> None:
-        """`output`: what must be published with this offset, in one transaction. `published`: what was;
-        `told`: that a record was, of whatever kind."""
+        """`output`: what must be published with this offset, in one transaction. Without transactions,
+        `published` or `dead_lettered`: what was."""
         self._done.add(offset)
         if published is not None:
             self._published[published.product_id] = published
-        if published is not None or told:
-            self._told.add(offset)
+        if published is not None or dead_lettered:
+            self._published_ahead.add(offset)
         if output is not None:
             self._outputs_made += 1
             self._outputs[offset] = (self._outputs_made, output)
@@ -69,9 +69,9 @@ class OffsetTracker:
             self._done.remove(passed)
             self._next = passed + 1
             self.passed += 1
-            if passed in self._told:
-                self._told.remove(passed)
-                self._told_passed += 1
+            if passed in self._published_ahead:
+                self._published_ahead.remove(passed)
+                self._published_count += 1
             if passed in self._outputs:
                 self._waiting.append((passed, self._outputs.pop(passed)))
 
@@ -105,14 +105,14 @@ class OffsetTracker:
             self.output_bytes -= output.size_bytes
         self._committed = next_offset
         self.passed = 0
-        self._published_before.append((next_offset, self._told_passed, self._published))
-        self.unacknowledged += self._told_passed
-        self._published, self._told_passed = {}, 0
+        self._published_before.append((next_offset, self._published_count, self._published))
+        self.unacknowledged += self._published_count
+        self._published, self._published_count = {}, 0
 
     @property
     def exposed(self) -> int:
         """Records published and, as far as is known, not committed: a successor would publish them again."""
-        return self.unacknowledged + self._told_passed + len(self._told)
+        return self.unacknowledged + self._published_count + len(self._published_ahead)
 
     def doubt_commits(self) -> None:
         """The last commit may not have arrived: say it again."""

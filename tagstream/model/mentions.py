@@ -58,16 +58,14 @@ class Mentions:
             }
             # A renamed value is still found by its former name.
             columns = {plain(old): columns[plain(now)] for old, now in group.former.items()} | columns
-            for name, column in columns.items():
-                for form in _forms(name) - (columns.keys() - {name}):
-                    self._names[tuple(_TOKEN.findall(form))].append((group.name, column))
-            han = {
-                form: column
+            forms = [
+                (form, column)
                 for name, column in columns.items()
-                if _HAN.search(name)
                 for form in _forms(name) - (columns.keys() - {name})
-            }
-            if han:
+            ]
+            for form, column in forms:
+                self._names[tuple(_TOKEN.findall(form))].append((group.name, column))
+            if han := {form: column for form, column in forms if _HAN.search(form)}:
                 alternatives = "|".join(map(re.escape, sorted(han, key=len, reverse=True)))
                 self._han.append((re.compile(alternatives), han))
         self._longest = max(map(len, self._names), default=0)
@@ -78,11 +76,11 @@ class Mentions:
         named = np.zeros((len(texts), self._size), np.float32)
         for row, text in enumerate(texts):
             attributes = " | ".join(text.attributes.values())[: self._max_characters].split(" | ")
-            fields = (text.title, text.brand, *attributes, text.description)
-            for field in fields:
+            fields = [(field, True) for field in (text.title, text.brand, *attributes)]
+            for field, choose in (*fields, (text.description, False)):
                 if field:
                     said = plain(field[: self._max_characters])
-                    named[row, self._by_tokens(said, choose=field is not text.description)] = 1
+                    named[row, self._by_tokens(said, choose)] = 1
                     if _HAN.search(said):
                         named[
                             row, [columns[name] for han, columns in self._han for name in han.findall(said)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from stage import LIMITS, Stage, event
+from stage import LIMITS, Stage, event, headers
 
 from tagstream.adapters.memory import MemorySource
 from tagstream.core.errors import TooManyDeadLetters, Unavailable
@@ -67,6 +67,16 @@ def test_after_the_cause_is_mended_and_resumed_every_event_that_waited_is_tagged
     assert stage.books == {"consumed": 12, "tagged": 12 - dead, "dead_lettered": dead}
     assert stage.committed == 12
     assert stage.worker.status().ready
+
+
+def test_what_a_halt_let_go_is_tagged_before_what_came_after_it() -> None:
+    stage = halted_stage()
+    stage.tagger.poison.clear()
+    stage.store.resume()
+    stage.turn(40)
+    offsets = [int(headers(record)["source_offset"]) for record in stage.tags]
+    assert offsets == sorted(offsets)
+    assert offsets[-1] == 11
 
 
 def test_a_restart_finds_the_switch_and_takes_nothing() -> None:
