@@ -273,6 +273,7 @@ def test_a_run_is_logged_to_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert [one.path for one in client.list_artifacts(run.run_id, "model")] == ["model/products.csv"]
 
 
+@pytest.mark.timeout(900)  # three trainings, one after the other
 def test_a_named_run_that_is_killed_on_the_cluster_goes_on_to_the_same_bytes(
     cluster: Any, tmp_path: Path
 ) -> None:
