@@ -19,6 +19,7 @@ from tagstream.adapters.registry import BUNDLED, Registry
 from tagstream.adapters.store import RedisStore
 from tagstream.adapters.transactions import KafkaTransactions, hides_aborted_records
 from tagstream.champion import Champion
+from tagstream.core.account import WorkerStatus
 from tagstream.core.errors import BadSettings, StartOver, Unavailable
 from tagstream.core.metrics import Metric
 from tagstream.core.ports import (
@@ -33,7 +34,7 @@ from tagstream.core.ports import (
 )
 from tagstream.core.rules import NO_RULES, Rules
 from tagstream.settings import Settings, load_settings
-from tagstream.worker import Worker, WorkerStatus
+from tagstream.worker import Worker
 
 log = logging.getLogger("tagstream.stream")
 

@@ -26,15 +26,14 @@ import math
 import queue
 import random
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Executor, Future
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from functools import partial
 from typing import TypeVar
 
+from tagstream.core.account import Account, WorkerStatus
 from tagstream.core.backpressure import Backpressure
 from tagstream.core.batching import MicroBatcher
 from tagstream.core.committing import Committer
@@ -87,22 +86,6 @@ _TAGS_MAX_CHARS = 150_000
 _DESCRIPTION_MAX_CHARS = 4000
 
 
-@dataclass(frozen=True, slots=True)
-class WorkerStatus:
-    """A glance at the worker, from any thread. With `uncommitted` 0 the books balance:
-    consumed = tagged + repeated + superseded + stale + deleted + dead_lettered + dropped.
-    """
-
-    ready: bool
-    reason: str
-    heartbeat_s: float
-    in_flight: int
-    uncommitted: int
-    #: of each assigned partition: (records not yet polled, epoch)
-    partitions: dict[int, tuple[int, int]]
-    books: dict[str, int]
-
-
 class _LetGo(Exception):
     """Nobody waits for this micro-batch any more: its partitions have gone."""
 
@@ -144,10 +127,7 @@ class Worker:
         self._healer = Healer(ports.store, ports.publisher, ports.topics.tags)
 
         self._deciders: dict[str, Decider] = {}
-        self._troubles: dict[str, str] = {}
-        self._books: Counter[str] = Counter()
-        self._reported: Counter[str] = Counter()
-        self._lag: dict[TopicPartition, int] = {}
+        self._account = Account(ports.metrics)
         self._heartbeat_s = self._reported_s = self._size_due_s = ports.clock.monotonic_s()
 
     # ------------------------------------------------------------------ the loop: steps 1, 2, 3 and 9
@@ -164,7 +144,7 @@ class Worker:
             finally:
                 self._epochs.clear()
             self._pay_debts()
-            self._report_books()
+            self._account.report_books()
 
     def _pay_debts(self) -> None:
         """What outlasted the hand-over may still publish: wait for it, then put the topic right."""
@@ -193,8 +173,7 @@ class Worker:
             self._commit(self._trackers, wait=False)
         if self._heartbeat_s - self._reported_s >= self._limits.commit_interval_s:
             self._reported_s = self._heartbeat_s
-            self._report_books()
-            self._report_state()
+            self._report()
 
     def _obey(self) -> None:
         """Look at the switch that halts every consumer, and throw it when too much has failed here."""
@@ -203,9 +182,9 @@ class Worker:
         try:
             self._halt.obey(self._heartbeat_s)
         except (TooManyDeadLetters, Unavailable) as error:
-            self._trouble("halt", error)
+            self._account.trouble("halt", error)
         else:
-            self._troubles.pop("halt", None)
+            self._account.well("halt")
 
     def _give_up_what_the_store_forgot(self) -> None:
         """Exactly once, results wait for those before them. A store that is emptied meanwhile is rebuilt
@@ -224,9 +203,11 @@ class Worker:
         source, now_s = self._ports.source, self._ports.clock.monotonic_s()
         unheard_s = self._commits.unheard_for_s(now_s)
         if unheard_s > 2 * self._limits.commit_interval_s:
-            self._trouble("group", Unavailable(f"it has acknowledged no commit for {unheard_s:.0f} s"))
+            self._account.trouble(
+                "group", Unavailable(f"it has acknowledged no commit for {unheard_s:.0f} s")
+            )
         else:
-            self._troubles.pop("group", None)
+            self._account.well("group")
         at_once = unheard_s > self._limits.commit_interval_s
         move = self._backpressure.move(load=self._load(), now_s=now_s, at_once=at_once)
         if move == "pause":
@@ -243,11 +224,11 @@ class Worker:
         try:
             records = source.poll(max(1, min(room, self._limits.poll_max_records)), self._patience_s(now_s))
         except Unavailable as error:
-            self._trouble("poll", error)
+            self._account.trouble("poll", error)
             self._commits.doubt()
             self._ports.clock.wait(self._limits.backoff.delay_s(1, self._rng))
             return []
-        self._troubles.pop("poll", None)
+        self._account.well("poll")
         return records
 
     def _load(self) -> float:
@@ -285,7 +266,7 @@ class Worker:
                 entry.invalid = InvalidEvent("the decoder failed on it: a defect of tagstream")
             tracker.take(record.offset)
             self._held_bytes += entry.size_bytes
-            self._books["consumed"] += 1
+            self._account.count("consumed")
             if entry.event is None or self._lanes.admit(entry):
                 self._queue(entry)
 
@@ -355,7 +336,7 @@ class Worker:
 
     def _done(self, entry: Entry, outcome: Outcome) -> None:
         self._held_bytes -= entry.size_bytes
-        self._books[outcome] += 1
+        self._account.count(outcome)
         if entry.invalid is not None:
             self._ports.metrics.add(Metric.DEAD_LETTERS, stage=entry.invalid.stage)
         tracker = self._trackers.get(entry.record.source)
@@ -376,19 +357,19 @@ class Worker:
             entry.start_over()
             if entry.record.source in self._leaving or not self._held([entry]):
                 self._held_bytes -= entry.size_bytes
-                self._books["dropped"] += 1
+                self._account.count("dropped")
             elif entry.event is None or self._lanes.admit(entry):
                 self._queue_first(entry)
 
     def _commit(self, partitions: Collection[TopicPartition], *, wait: bool) -> None:
         """Step 9."""
         try:
-            with self._timed("commit"):
+            with self._account.timed("commit"):
                 self._commits.commit(partitions, self._ports.clock.monotonic_s(), wait=wait)
         except (Unavailable, TransactionAborted) as error:
-            self._trouble("commit", error)
+            self._account.trouble("commit", error)
         else:
-            self._troubles.pop("commit", None)
+            self._account.well("commit")
 
     # ------------------------------------------------------------------ one micro-batch: steps 4 to 8
 
@@ -410,7 +391,7 @@ class Worker:
         """Step 4."""
         entries = [entry for entry in entries if _product(entry).image is not None]
         if entries:
-            with self._timed("fetch"):
+            with self._account.timed("fetch"):
                 pictures = self._ports.images.fetch([_product(entry).image for entry in entries])
             for entry, picture in zip(entries, pictures, strict=True):
                 entry.picture = picture
@@ -429,7 +410,7 @@ class Worker:
         texts = [_text(_product(entry)) for entry in entries]
         batch = MicroBatch(texts, [entry.picture.encoded for entry in entries])
         try:
-            with self._timed("tag"):
+            with self._account.timed("tag"):
                 scores = self._insist("tag", partial(self._ports.tagger.tag, batch), entries)
         except ReplicaDied:
             log.error(
@@ -453,11 +434,11 @@ class Worker:
         text = _text(_product(entry))
         batch = MicroBatch([text], [entry.picture.encoded])
         try:
-            with self._timed("tag"):
+            with self._account.timed("tag"):
                 call = partial(self._ports.tagger.tag_isolated, batch)
                 scores = self._insist("tag", call, [entry])
         except ReplicaDied as error:
-            self._troubles.pop("tag", None)
+            self._account.well("tag")
             entry.invalid = InvalidEvent(f"it kills or blocks the tagger's process: {error}", stage="tag")
         except TaggingFailed as error:
             entry.invalid = InvalidEvent(f"the tagger raised on it: {error}", stage="tag")
@@ -494,7 +475,7 @@ class Worker:
         for entry in entries:
             assert entry.event is not None
             writes.append(entry.write or delete_write(entry.event, now_ms))
-        with self._timed("store"):
+        with self._account.timed("store"):
             standings = self._insist("store", partial(self._ports.store.put, writes), entries)
         now_ms = self._ports.clock.wall_ms()
         for entry, standing in zip(entries, standings, strict=True):
@@ -510,7 +491,7 @@ class Worker:
             entry.output = self._record_of(entry)
         records = [entry.output for entry in entries if entry.output is not None]
         if records and self._ports.transactions is None:
-            with self._timed("publish"):
+            with self._account.timed("publish"):
                 self._insist("publish", partial(self._ports.publisher.publish, records), entries)
                 for entry in entries:
                     entry.output = None
@@ -547,14 +528,14 @@ class Worker:
                 deaths += isinstance(error, ReplicaDied)
                 if deaths >= _REPLICA_DEATHS:
                     raise
-                self._trouble(step, error)
+                self._account.trouble(step, error)
                 self._store_emptied |= isinstance(error, StoreNotInitialised)
                 self._ports.metrics.add(Metric.RETRIES, step=step)
                 self._ports.clock.wait(self._limits.backoff.delay_s(attempt, self._rng))
                 if not self._held(entries):
                     raise _LetGo from error
             else:
-                self._troubles.pop(step, None)
+                self._account.well(step)
                 return answer
 
     # ------------------------------------------------------------------ partitions come and go
@@ -617,8 +598,7 @@ class Worker:
         for partition in self._leaving:
             self._epochs.pop(partition, None)
             self._trackers.pop(partition, None)
-            if self._lag.pop(partition, None) is not None:
-                self._ports.metrics.set(Metric.LAG, 0, partition=str(partition.partition))
+            self._account.forget_lag(partition)
         self._leaving = set()
 
     def _in_flight_leaves(self) -> bool:
@@ -634,68 +614,30 @@ class Worker:
         try:
             self._healer.heal(self._in_flight)
         except Unavailable as error:
-            self._trouble("heal", error)
+            self._account.trouble("heal", error)
         else:
-            self._troubles.pop("heal", None)
+            self._account.well("heal")
 
     # ------------------------------------------------------------------ what others may see
 
     def status(self) -> WorkerStatus:
         """Any thread may ask."""
-        troubles = dict(self._troubles)
-        epochs, lag = dict(self._epochs), dict(self._lag)
-        reason = "; ".join(f"{step}: {why}" for step, why in troubles.items())
-        return WorkerStatus(
-            ready=not troubles and bool(epochs),
-            reason=reason or ("" if epochs else "no partition assigned yet"),
+        return self._account.status(
+            self._epochs,
             heartbeat_s=self._heartbeat_s,
             in_flight=len(self._in_flight),
             uncommitted=self._commits.uncommitted,
-            partitions={p.partition: (lag.get(p, 0), epoch) for p, epoch in epochs.items()},
-            books=dict(self._books),
         )
 
-    def _report_books(self) -> None:
-        for book, metric in _METRIC_OF.items():
-            if more := self._books[book] - self._reported[book]:
-                self._ports.metrics.add(metric, more)
-        self._reported = self._books.copy()
-
-    def _report_state(self) -> None:
-        metrics = self._ports.metrics
-        metrics.set(Metric.IN_FLIGHT, len(self._in_flight))
-        metrics.set(Metric.UNCOMMITTED, self._commits.uncommitted)
-        self._lag = self._ports.source.lag()
-        for partition, lag in self._lag.items():
-            metrics.set(Metric.LAG, lag, partition=str(partition.partition))
+    def _report(self) -> None:
+        self._account.report_books()
+        self._account.report_load(in_flight=len(self._in_flight), uncommitted=self._commits.uncommitted)
+        self._account.report_lag(self._ports.source.lag())
         if self._heartbeat_s >= self._size_due_s:
             self._size_due_s = self._heartbeat_s + _SIZE_INTERVAL_S
             with suppress(Unavailable):  # a store that is away shows in the steps; its size can wait
                 products, entries = self._ports.store.size()
-                metrics.set(Metric.STORED, products)
-                metrics.set(Metric.INDEX, entries)
-
-    def _trouble(self, step: str, error: Exception) -> None:
-        if step not in self._troubles:
-            log.warning("%s: %s: %s", step, type(error).__name__, error, extra={"step": step})
-        self._troubles[step] = f"{type(error).__name__}: {error}"
-
-    @contextmanager
-    def _timed(self, step: str) -> Iterator[None]:
-        started_s = time.perf_counter()
-        yield
-        self._ports.metrics.observe(Metric.STEP_S, time.perf_counter() - started_s, step=step)
-
-
-_METRIC_OF = {
-    "consumed": Metric.RECORDS,
-    "dropped": Metric.DROPPED,
-    "tagged": Metric.TAGGED,
-    "repeated": Metric.REPEATED,
-    "superseded": Metric.SUPERSEDED,
-    "stale": Metric.STALE,
-    "deleted": Metric.DELETED,
-}
+                self._account.report_size(products=products, entries=entries)
 
 
 def _product(entry: Entry) -> ProductEvent:
