@@ -2,6 +2,7 @@
 
     python jobs/retrain.py --data DIR --out DIR [--taxonomy FILE] [--extra FILE_OR_DIR …] [--zh FILE]
     python jobs/retrain.py --data DIR --out DIR --run-name NAME --storage DIR [--checkpoint-steps 200]
+    python jobs/retrain.py --data DIR --out DIR --keep-pictures-of VERSION_FOLDER      # texts alone: minutes
     ray job submit --working-dir . -- python jobs/retrain.py --data DIR --out DIR --publish s3://…/registry
 
 Starts a local Ray where there is no cluster. The picture half trains on all workers (DDP), the rest on
@@ -39,8 +40,10 @@ from jobs.sources import Sources
 from tagstream.adapters.registry import Registry
 from tagstream.core.errors import TagstreamError
 from tagstream.model.batch_size import batch_that_fits
+from tagstream.model.card import UNDESCRIBED
 from tagstream.model.checkpoints import Checkpoints
 from tagstream.model.fit import Hooks, Optimisation, Share, TrainingDiverged
+from tagstream.model.kept import kept_pictures
 from tagstream.model.release import release, write_training_report
 from tagstream.model.rows import columns_of, unknown_labels
 from tagstream.model.train import Recipe, TrainingSet, join, train_seeing, train_text
@@ -53,13 +56,15 @@ Say = Callable[[str], None]
 class Options:
     """What a training run needs to know, as plain values that travel to the workers.
 
-    `report`: a folder for the training report. `run_folder`: where the checkpoints of a named run lie.
+    `keep_pictures_of`: the folder of a model version whose picture half is not learned anew. `report`: a
+    folder for the training report. `run_folder`: where the checkpoints of a named run lie.
     `gpu_memory_gib`: the recipe's picture batch is made smaller until a step takes no more of a GPU.
     """
 
     sources: Sources
     out: str
     recipe: str = Recipe().model_dump_json()
+    keep_pictures_of: str | None = None
     report: str | None = None
     provenance: str | None = None
     threads: int = 1
@@ -94,8 +99,12 @@ def train(config: dict[str, Any]) -> str | None:
         say(f"pictures: {rows} rows a step")
     curves: list[dict[str, Any]] = []
     hooks = _hooks(options, recipe, data, share, device, say, curves)
-    seeing = None
-    if recipe.image is not None:
+    seeing = kept = None
+    if options.keep_pictures_of is not None:
+        kept = kept_pictures(Path(options.keep_pictures_of), data, recipe)
+        seeing = kept.seeing
+        say(f"pictures: kept from {kept.model_version}")
+    elif recipe.image is not None:
         how = recipe.image.optimisation
         seeing = train_seeing(data, recipe, share=share, hooks=hooks("pictures", how), device=device).cpu()
     if share.rank != 0:
@@ -103,11 +112,18 @@ def train(config: dict[str, Any]) -> str | None:
     text = None
     if recipe.text is not None:
         text = train_text(data, recipe, hooks=hooks("text", recipe.text.optimisation))
-    say("both halves trained" if text and seeing else "the one half trained")
+    say("members ready: " + " and ".join(name for name, half in (("text", text), ("image", seeing)) if half))
     trained = join(data, recipe, text, seeing)
     now = datetime.now(UTC).replace(microsecond=0)
-    described_as = {"provenance": options.provenance} if options.provenance else {}
-    folder, metrics = release(Path(options.out), data, trained, now, options.code_revision, **described_as)
+    folder, metrics = release(
+        Path(options.out),
+        data,
+        trained,
+        now,
+        options.code_revision,
+        options.provenance or UNDESCRIBED,
+        kept,
+    )
     if options.report is not None:
         say(f"report: {write_training_report(Path(options.report), folder.name, data, trained, curves)}")
     for modalities, figures in metrics["test"].items():
@@ -182,6 +198,7 @@ def _hooks(
                 "recipe": recipe.model_dump(mode="json"),
                 "data": identity(data),
                 "taxonomy": data.taxonomy.content_hash(),
+                "kept_pictures": options.keep_pictures_of,
                 "workers": share.world,
                 "threads": options.threads,
                 "device": device.type,
@@ -304,6 +321,9 @@ def main(
     recipe: Annotated[
         Path | None, typer.Option(help="the model's parts and their training, .json; see jobs/recipes/")
     ] = None,
+    keep_pictures_of: Annotated[
+        Path | None, typer.Option(help="folder of a model version whose picture half is not learned anew")
+    ] = None,
     seed: Annotated[int | None, typer.Option(help="of the split and of the training")] = None,
     epochs: Annotated[int | None, typer.Option(help="of the picture half")] = None,
     workers: Annotated[int, typer.Option(help="Ray Train workers")] = 1,
@@ -350,6 +370,7 @@ def main(
             ),
             out=str(out.resolve()),
             recipe=chosen(recipe, seed, epochs).model_dump_json(),
+            keep_pictures_of=str(keep_pictures_of.resolve()) if keep_pictures_of else None,
             report=str(report.resolve()) if report else None,
             provenance=provenance.read_text(encoding="utf-8") if provenance else None,
             threads=max(1, (os.cpu_count() or 1) // workers),

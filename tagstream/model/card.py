@@ -13,9 +13,9 @@ It scores {values} values in {groups} groups, in English ({english}) and Chinese
 ## Data
 
 Dataset `{dataset_id}`: {products} products, {extra} further labelled rows, {zh} Chinese copies (text only);
-{pictures} rows have a picture. {left_out} of the further rows were left out, because they share an id or a
-normalised title with a validation or test row. Values with fewer than 10 training rows are not in the
-taxonomy.
+{pictures} rows have a picture.{kept} {left_out} of the further rows were left out, because they share an
+id or a normalised title with a validation or test row. Values with fewer than 10 training rows are not in
+the taxonomy.
 
 {provenance}
 

@@ -9,10 +9,12 @@ from importlib.metadata import version as installed
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from tagstream.model import card
 from tagstream.model.evaluate import Modalities, report, score_rows
+from tagstream.model.kept import KeptPictures
 from tagstream.model.rows import Row
 from tagstream.model.shorten import short_titles
 from tagstream.model.train import Recipe, Trained, TrainingSet, title_hashes
@@ -28,9 +30,13 @@ def release(
     created: datetime,
     code_revision: str | None = None,
     provenance: str = card.UNDESCRIBED,
+    kept: KeptPictures | None = None,
 ) -> tuple[Path, dict[str, Any]]:
-    """Write `root/<model_version>` and return it with its metrics. `provenance`: what the card says of the
-    data's licences and limits, as Markdown."""
+    """Write `root/<model_version>` and return it with its metrics.
+
+    `provenance`: what the card says of the data's licences and limits, as Markdown. `kept`: where the picture
+    half comes from, if not from this run.
+    """
     model_version = f"fused-{created:%Y%m%d-%H%M}-{data.dataset_id()[:6]}"
     stored = stored_of(trained)
     metrics = _measure(stored, model_version, data, trained.recipe)
@@ -46,6 +52,7 @@ def release(
         "zh": len(data.zh.train),
         "pictures": len(data.with_pictures) if trained.members.seeing else 0,
         "parts": " and ".join(_parts(trained)),
+        "kept": f" The picture half is the one of `{kept.model_version}`." if kept else "",
         "provenance": provenance.strip(),
         "left_out": data.left_out,
         "seed": trained.recipe.seed,
@@ -54,6 +61,9 @@ def release(
         "test": len(data.products.test),
         "spec": metrics["spec_hash"],
     }
+    titles = title_hashes(data.titles_trained_on)
+    if kept is not None:
+        titles = np.union1d(titles, kept.training_titles)
     folder = root / model_version
     save(
         folder,
@@ -64,7 +74,8 @@ def release(
         metrics=metrics,
         card=card.render(facts, metrics),
         evaluation_spec=data.spec.model_dump(mode="json"),
-        training_titles=title_hashes(data.titles_trained_on),
+        training_titles=titles,
+        parent=kept.model_version if kept else None,
         code_revision=code_revision,
     )
     return folder, metrics

@@ -1,0 +1,88 @@
+"""A picture half that is kept while the texts are learned anew."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from tagstream.core.errors import IncompatibleModel
+from tagstream.core.ports import TextFields
+from tagstream.model.kept import kept_pictures
+from tagstream.model.release import release
+from tagstream.model.rows import Row
+from tagstream.model.train import Recipe, Trained, TrainingSet, join, title_hashes, train_text, training_set
+from tagstream.model.version import read_manifest, read_stored
+from tests.model.conftest import TINY
+
+NOW = datetime(2026, 11, 26, 3, 0, tzinfo=UTC)
+
+
+@pytest.fixture(scope="module")
+def version(tiny_set: TrainingSet, tiny_tagger: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return release(tmp_path_factory.mktemp("kept"), tiny_set, tiny_tagger, NOW)[0]
+
+
+def test_texts_are_learned_anew_and_the_picture_half_stays_as_it_was(
+    version: Path, products: list[Row], tiny_set: TrainingSet, tmp_path: Path
+) -> None:
+    new = Row("new", TextFields("A title of today"), products[0].labels)
+    data = training_set(products, [new], [], seed=0)
+    kept = kept_pictures(version, data, TINY)
+    trained = join(data, TINY, train_text(data, TINY), kept.seeing)
+    folder, metrics = release(tmp_path, data, trained, NOW.replace(hour=4), kept=kept)
+
+    old_half, new_half = read_stored(version).seeing, read_stored(folder).seeing
+    assert old_half is not None
+    assert new_half is not None
+    stays = new_half.state_dict()
+    assert all(torch.equal(tensor, stays[name]) for name, tensor in old_half.state_dict().items())
+    assert read_manifest(folder).parent == version.name
+    assert version.name in (folder / "README.md").read_text()
+    assert metrics["test"]["both"]["mean_accuracy"] > 0.8
+    titles = np.load(folder / "training_groups.npy")
+    assert set(title_hashes(tiny_set.titles_trained_on)) <= set(titles)
+    assert set(title_hashes([new])) <= set(titles)
+
+
+def test_a_half_that_has_learned_what_is_held_out_now_is_refused(version: Path, products: list[Row]) -> None:
+    other_split = training_set(products, [], [], seed=1)
+    with pytest.raises(ValueError, match=r"has learned \d+ of the products that are held out"):
+        kept_pictures(version, other_split, TINY)
+
+
+def test_a_half_that_knows_other_values_is_refused(version: Path, products: list[Row]) -> None:
+    renamed = [
+        replace(row, labels={**row.labels, "baseColour": ("Teal",)})
+        if row.labels["baseColour"] == ("Blue",)
+        else row
+        for row in products
+    ]
+    with pytest.raises(ValueError, match="other groups or values"):
+        kept_pictures(version, training_set(renamed, [], [], seed=0), TINY)
+
+
+def test_a_half_of_another_frame_or_none_is_refused(
+    version: Path, tiny_set: TrainingSet, recipe: Callable[..., Recipe]
+) -> None:
+    assert TINY.image is not None
+    larger = TINY.image.model_copy(update={"frame": TINY.image.frame._replace(width=64)})
+    with pytest.raises(ValueError, match="not of the recipe's tower, frame"):
+        kept_pictures(version, tiny_set, recipe(image=larger))
+    with pytest.raises(ValueError, match="must both have a picture half"):
+        kept_pictures(version, tiny_set, recipe(image=None))
+
+
+def test_a_damaged_version_is_refused(version: Path, tiny_set: TrainingSet, tmp_path: Path) -> None:
+    copy = tmp_path / version.name
+    copy.mkdir()
+    for file in version.iterdir():
+        (copy / file.name).write_bytes(file.read_bytes())
+    (copy / "config.json").write_text("{}")
+    with pytest.raises(IncompatibleModel, match="sha256 differs"):
+        kept_pictures(copy, tiny_set, TINY)
