@@ -22,6 +22,7 @@ import numpy as np
 
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.taxonomy import Group, Taxonomy, Value, versioned
+from tagstream.model.mentions import longer_names
 from tagstream.model.version import read_manifest, read_stored, save
 
 
@@ -122,7 +123,14 @@ def _group(base: Group, ours: Mapping[str, Group], labels: Mapping[str, list[str
         for old in (*base.former, *base.by_value, *edited.former, *edited.by_value)
         if old not in own and (now := _current(old, base, edited)) is not None and now in own
     }
-    update = {"values": values, "former": former, "parent_group": above.name if above else None}
+    update = {
+        "values": values,
+        "former": former,
+        "not_learned": longer_names(
+            {*own, *former}, {*base.not_learned, *edited.not_learned, *edited.by_value}
+        ),
+        "parent_group": above.name if above else None,
+    }
     return Group.model_validate(edited.model_dump() | update)
 
 

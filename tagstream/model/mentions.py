@@ -2,8 +2,9 @@
 
 In long copy a colour's name drowns among hundreds of n-grams; as a feature of its own it does not, and
 values with few training rows profit most. Longer names hide shorter ones within them ("Navy Blue" is
-not "Blue"). A final s or es does not matter. Han names are found anywhere in a run of text, and colours
-without their final 色 too (迷彩 is 迷彩色), where two characters are left of them.
+not "Blue"), even those that are not learned (墨绿色 is not 绿色). A final s or es does not matter. Han names
+are found anywhere in a run of text, and colours without their final 色 too (迷彩 is 迷彩色), where two
+characters are left of them.
 
 Of several choices of one group that a title names, or any field but the description, in words between spaces,
 the last is meant, as in "T-shirt Bra"; of several that are joined, the first, as in "black & grey".
@@ -14,7 +15,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -36,11 +37,11 @@ def plain(text: str) -> str:
 
 
 class _Place(NamedTuple):
-    """Where tokens `start` to `end` name the value of a column."""
+    """Where tokens `start` to `end` name the value of a column, or one that has none: it is not learned."""
 
     start: int
     end: int
-    column: int
+    column: int | None
 
 
 class Mentions:
@@ -50,14 +51,16 @@ class Mentions:
         self._size = taxonomy.size
         self._max_characters = max_characters
         #: (tokens of a name) → the groups and columns that it means
-        self._names: dict[tuple[str, ...], list[tuple[str, int]]] = defaultdict(list)
-        self._han: list[tuple[re.Pattern[str], dict[str, int]]] = []
+        self._names: dict[tuple[str, ...], list[tuple[str, int | None]]] = defaultdict(list)
+        self._han: list[tuple[re.Pattern[str], dict[str, int | None]]] = []
         for group in taxonomy.groups:
-            columns = {
+            columns: dict[str, int | None] = {
                 plain(v.value): taxonomy.slices[group.name].start + i for i, v in enumerate(group.values)
             }
             # A renamed value is still found by its former name.
             columns = {plain(old): columns[plain(now)] for old, now in group.former.items()} | columns
+            for name in group.not_learned:
+                columns.setdefault(plain(name), None)
             forms = [
                 (form, column)
                 for name, column in columns.items()
@@ -82,9 +85,8 @@ class Mentions:
                     said = plain(field[: self._max_characters])
                     named[row, self._by_tokens(said, choose)] = 1
                     if _HAN.search(said):
-                        named[
-                            row, [columns[name] for han, columns in self._han for name in han.findall(said)]
-                        ] = 1
+                        found = [columns[name] for han, columns in self._han for name in han.findall(said)]
+                        named[row, [column for column in found if column is not None]] = 1
         return named
 
     def _by_tokens(self, said: str, choose: bool) -> list[int]:
@@ -102,8 +104,24 @@ class Mentions:
         for group, of_group in found.items():
             if choose and group in self._choices and len(of_group) > 1:
                 of_group = [_meant(sorted(of_group), said)]
-            columns += [place.column for place in of_group]
+            columns += [place.column for place in of_group if place.column is not None]
         return columns
+
+
+def longer_names(learned: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
+    """Of `others`, those with a learned name within them: what they say is not what that name says."""
+    forms = {form for name in learned for form in _forms(plain(name))}
+    han = {form for form in forms if _HAN.search(form)}
+    words = {" ".join(_TOKEN.findall(form)) for form in forms - han}
+
+    def hides(name: str) -> bool:
+        said = plain(name)
+        apart = f" {' '.join(_TOKEN.findall(said))} "
+        return said not in forms and (
+            any(f" {word} " in apart for word in words if word) or any(form in said for form in han)
+        )
+
+    return tuple(sorted({name for name in others if hides(name)}))
 
 
 def _meant(places: list[_Place], said: str) -> _Place:

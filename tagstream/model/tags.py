@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagstream.core.taxonomy import Group, Taxonomy, Value, versioned
+from tagstream.model.mentions import longer_names
 from tagstream.model.names import GROUP_NAMES, value_names
 from tagstream.model.rows import ZH_GROUPS
 from tagstream.model.split import CLASS_MIN_ROWS, class_lists
@@ -28,8 +29,12 @@ def build_taxonomy(
     """
     if not classes:
         raise ValueError("no label has two values with enough rows: there is nothing to learn")
+    labels = list(labels)
+    named: dict[str, set[str]] = defaultdict(set)
     pairs: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for row in labels:
+        for group, values in row.items():
+            named[group].update(values)
         for child, parent in PARENT_GROUPS.items():
             if row.get(child) and row.get(parent):
                 pairs[child, row[child][0]][row[parent][0]] += 1
@@ -52,6 +57,7 @@ def build_taxonomy(
                 langs=("zh",) if name in ZH_GROUPS else ("en",),
                 parent_group=parent_group,
                 names=GROUP_NAMES.get(name, {}),
+                not_learned=longer_names(values, named[name]),
                 values=tuple(made),
             )
         )
@@ -87,7 +93,12 @@ def learnable(
             values.append(value.model_copy(update={"parent": parent if known else None}))
         old = [*group.former, *(value.value for value in group.values if not value.is_live)]
         former = {one: now for one in old if (now := group.current(one)) in kept[group.name]}
-        update = {"values": values, "former": former, "parent_group": above.name if above else None}
+        update = {
+            "values": values,
+            "former": former,
+            "not_learned": longer_names({*kept[group.name], *former}, {*group.not_learned, *group.by_value}),
+            "parent_group": above.name if above else None,
+        }
         groups.append(Group.model_validate(group.model_dump() | update))
     if not groups:
         raise ValueError(f"no group has two values with {min_rows} labelled rows: there is nothing to learn")

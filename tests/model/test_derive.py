@@ -52,6 +52,15 @@ def test_a_renamed_value_has_the_column_of_the_old_one() -> None:
     assert left_out == []
 
 
+def test_a_value_that_was_added_hides_the_names_within_it() -> None:
+    added = edit.add(BASE, "kind", "Polo Shirts", parent="Tops")
+    child, left_out = relabelled(BASE, added)
+    assert child.group("kind").not_learned == ("Polo Shirts",)
+    assert left_out == ["kind=Polo Shirts: a value that the model has not learned"]
+    again, _ = relabelled(child, edit.rename(added, "kind", "Tees", "T-shirts"))
+    assert again.group("kind").not_learned == ("Polo Shirts",)
+
+
 def test_a_renamed_parent_keeps_its_children() -> None:
     child, _ = relabelled(BASE, edit.rename(BASE, "section", "Tops", "Upper wear"))
     assert [value.parent for value in child.group("kind").values] == ["Upper wear", "Upper wear", "Shoes"]

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 
 from tagstream.core.ports import TextFields
-from tagstream.core.taxonomy import Group, Taxonomy, Value
+from tagstream.core.taxonomy import Group, Taxonomy, Value, versioned
 from tagstream.model.features import HashedNgrams, featurise
-from tagstream.model.mentions import Mentions
+from tagstream.model.mentions import Mentions, longer_names
 
 SMALL = HashedNgrams(latin_buckets=1000, han_buckets=1000)
 
@@ -109,6 +109,30 @@ def test_longer_names_hide_shorter_ones_and_a_final_s_does_not_matter() -> None:
     assert named("米白拼接") == ["米白色"]
     assert named("白T恤") == []
     assert named("bluebell") == []
+
+
+def test_a_longer_name_that_is_not_learned_hides_the_ones_within_it() -> None:
+    values = {"colour": ("Green", "Black"), "颜色": ("绿色", "白色")}
+    others = {"colour": ["Sea Green", "Teal", "Evergreen", "Greens"], "颜色": ["墨绿色", "米白色", "驼色"]}
+    longer = {group: longer_names(values[group], others[group]) for group in values}
+    assert longer == {"colour": ("Sea Green",), "颜色": ("墨绿色", "米白色")}
+    taxonomy = versioned(
+        [
+            Group(name=name, not_learned=longer[name], values=tuple(Value(value=value) for value in of))
+            for name, of in values.items()
+        ]
+    )
+    every = [value.value for group in taxonomy.groups for value in group.values]
+
+    def named(title: str) -> list[str]:
+        row = Mentions(taxonomy).find([TextFields(title)])[0]
+        return [name for name, is_named in zip(every, row, strict=True) if is_named]
+
+    assert named("Sea Green shirt") == []
+    assert named("Green shirt by the sea") == ["Green"]
+    assert named("Black / Sea Green shirt") == ["Black"]
+    assert named("墨绿色连衣裙") == named("墨绿连衣裙") == []
+    assert named("墨绿色和绿色") == ["绿色"]
 
 
 def test_of_several_choices_the_last_is_meant_and_of_joined_ones_the_first() -> None:

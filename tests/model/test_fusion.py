@@ -211,6 +211,12 @@ def test_parents_are_what_most_rows_say() -> None:
     assert not taxonomy.group("subCategory").applies_to("zh")
 
 
+def test_labels_too_scarce_to_be_learned_are_known_where_they_name_a_learned_one() -> None:
+    labels = [{"baseColour": (colour,)} for colour in ("Green", "Black", "Sea Green", "Teal")]
+    taxonomy = build_taxonomy({"baseColour": ("Green", "Black")}, iter(labels))
+    assert taxonomy.group("baseColour").not_learned == ("Sea Green",)
+
+
 def test_a_setting_without_rows_takes_all_that_its_sibling_has_learned() -> None:
     fusion, text, image, _ = _case(text_gain=1.0, image_gain=3.0, kind="stacked")
     said = _said(text, image)

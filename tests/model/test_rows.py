@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from tagstream.core.taxonomy import Taxonomy
+from tagstream.core.taxonomy import Group, Taxonomy, Value, versioned
 from tagstream.model.rows import Columns, read_products, unknown_labels
 from tagstream.model.split import class_lists, near_duplicate_groups
 from tagstream.model.tags import build_taxonomy, learnable
@@ -203,6 +203,13 @@ def test_classes_with_one_row_and_groups_with_one_class_are_not_learned() -> Non
     assert learned.groups[0].former == {"Navy": "Blue"}
     assert left_out == ["use: 1 of its values have 10 labelled rows, two are needed"]
     assert len(learnable(TAXONOMY, rows, min_rows=1)[0].groups) == 2
+
+
+def test_a_value_with_too_few_rows_is_known_where_it_names_a_learned_one() -> None:
+    colours = ("Red", "Blue", "Sky Blue", "Teal")
+    taxonomy = versioned([Group(name="colour", values=tuple(Value(value=colour) for colour in colours))])
+    rows = [{"colour": ("Red",)}, {"colour": ("Blue",)}] * 10 + [{"colour": ("Sky Blue",)}]
+    assert learnable(taxonomy, rows)[0].group("colour").not_learned == ("Sky Blue",)
 
 
 def test_where_nothing_can_be_learned_that_is_said() -> None:
