@@ -62,6 +62,7 @@ class _ProtocolEar:
 RECORD_MAX_BYTES = 25 * 2**20
 _MIB = 2**20
 _LAG_TIMEOUT_S = 1.0
+_PLACE_TIMEOUT_S = 1.0
 #: Log lines are heard between two calls of librdkafka's `poll` only.
 _FIND_OUT_S = 0.01
 
@@ -158,6 +159,8 @@ class KafkaSource:
         self._listener: AssignmentListener | None = None
         self._assigned: set[TopicPartition] = set()
         self._committed: dict[TopicPartition, int] = {}
+        #: assigned, and without an offset to begin at until the group has been asked
+        self._unplaced: set[TopicPartition] = set()
         self._paused = False
         self._error: TagstreamError | None = None
         self._may_ask = True
@@ -197,6 +200,8 @@ class KafkaSource:
                     message.timestamp()[1],
                 )
             )
+        if self._unplaced:
+            self._place()
         if not records:
             self._raise_error()
         return records
@@ -371,6 +376,7 @@ class KafkaSource:
     def _take_away(self, partitions: list[ck.TopicPartition]) -> list[TopicPartition]:
         gone = [_from_kafka(part) for part in partitions]
         self._assigned.difference_update(gone)
+        self._unplaced.difference_update(gone)
         for partition in gone:
             self._committed.pop(partition, None)
         return gone
@@ -416,21 +422,37 @@ class KafkaSource:
             self._error = self._error or Unavailable(f"the broker reports: {error}")
 
     def _start_over(self, message: ck.Message) -> None:
-        """The next offset does not exist: the group is new, or retention was faster, or the topic is new."""
-        partition = ck.TopicPartition(str(message.topic()), message.partition() or 0, self._first_offset)
+        """The next offset is gone (retention was faster, or the topic is new), or is not known."""
+        partition = ck.TopicPartition(str(message.topic()), message.partition() or 0, ck.OFFSET_BEGINNING)
         if _from_kafka(partition) not in self._assigned:
             return
         next_offset = message.offset()
-        if next_offset is not None and next_offset >= 0:
-            partition.offset = ck.OFFSET_BEGINNING
-            try:
-                low, _ = self._consumer.get_watermark_offsets(partition, timeout=5.0)
-            except ck.KafkaException as error:
-                log.warning("no watermark of %s, lost offsets not counted: %s", partition, error)
-            else:
-                log.error("%s: offset %s is gone, going on from %s", partition, next_offset, low)
-                if low > next_offset and self._on_offsets_lost is not None:
-                    self._on_offsets_lost(low - next_offset)
+        if next_offset is None or next_offset < 0:
+            self._unplaced.add(_from_kafka(partition))
+            return
+        try:
+            low, _ = self._consumer.get_watermark_offsets(partition, timeout=5.0)
+        except ck.KafkaException as error:
+            log.warning("no watermark of %s, lost offsets not counted: %s", partition, error)
+        else:
+            log.error("%s: offset %s is gone, going on from %s", partition, next_offset, low)
+            if low > next_offset and self._on_offsets_lost is not None:
+                self._on_offsets_lost(low - next_offset)
+        self._begin(partition)
+
+    def _place(self) -> None:
+        """Begin where the group stands. librdkafka says that it has no offset not only of a new group, but
+        also where it was told that a transaction is open and partitions have changed since it asked."""
+        try:
+            stand = self.committed(self._unplaced, _PLACE_TIMEOUT_S)
+        except Unavailable as error:
+            log.info("it is asked again where to begin: %s", error)
+            return
+        self._unplaced.clear()
+        for partition, offset in stand.items():
+            self._begin(ck.TopicPartition(*partition, offset if offset >= 0 else self._first_offset))
+
+    def _begin(self, partition: ck.TopicPartition) -> None:
         # A partition in this state cannot be sought; taking it again is what sets its offset.
         self._consumer.incremental_unassign([partition])
         self._consumer.incremental_assign([partition])

@@ -408,3 +408,44 @@ def test_apache_kafka_hides_aborted_records_and_the_embedded_broker_shows_them(
     apache = request.getfixturevalue("apache_kafka").address
     assert hides_aborted_records(apache, "probe")
     assert hides_aborted_records(apache, "probe")
+
+
+def test_partitions_that_change_while_a_transaction_is_open_still_begin_where_the_group_stands(
+    request: pytest.FixtureRequest,
+) -> None:
+    address, name = request.getfixturevalue("apache_kafka").address, uuid4().hex
+    topics.TopicAdmin(address).create([topics.TopicPlan(name, 4)])
+    client: dict[str, Any] = {"bootstrap.servers": address, "group.id": name, "log_level": 0}
+    writer = ck.Producer({"bootstrap.servers": address, "log_level": 0})
+    for partition in range(4):
+        for number in range(10):
+            writer.produce(name, str(number).encode(), partition=partition)
+    writer.flush(20)
+    outsider = ck.Consumer(client)
+    outsider.commit(offsets=[ck.TopicPartition(name, p, 5) for p in range(4)], asynchronous=False)
+    open_one = ck.Producer({"bootstrap.servers": address, "transactional.id": name, "log_level": 0})
+    open_one.init_transactions(20)
+    open_one.begin_transaction()
+    open_one.send_offsets_to_transaction(
+        [ck.TopicPartition(name, p, 7) for p in range(4)], outsider.consumer_group_metadata(), 20
+    )
+    outsider.close()
+
+    sources, listeners = [KafkaSource(address, name, name) for _ in range(2)], [Listener(), Listener()]
+    read: dict[int, list[int]] = {partition: [] for partition in range(4)}
+
+    def poll_all() -> None:
+        for source in sources:
+            for record in source.poll(100, 0.05):
+                read[record.partition].append(record.offset)
+
+    sources[0].subscribe(listeners[0])
+    until(lambda: len(listeners[0].assigned) == 4, poll_all)
+    sources[1].subscribe(listeners[1])
+    until(lambda: [len(of.assigned) for of in listeners] == [2, 2], poll_all)
+    assert not any(read.values()), "the transaction is open"
+    open_one.abort_transaction(20)
+    until(lambda: all(9 in offsets for offsets in read.values()), poll_all)
+    for source in sources:
+        source.close()
+    assert read == {partition: [5, 6, 7, 8, 9] for partition in range(4)}
