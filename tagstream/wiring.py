@@ -14,7 +14,8 @@ from pathlib import Path
 import yaml
 
 from tagstream.adapters.images import HttpImages
-from tagstream.adapters.kafka import KafkaPublisher, KafkaSource
+from tagstream.adapters.kafka_publisher import KafkaPublisher
+from tagstream.adapters.kafka_source import KafkaSource
 from tagstream.adapters.registry import BUNDLED, Registry
 from tagstream.adapters.store import RedisStore
 from tagstream.adapters.transactions import KafkaTransactions, hides_aborted_records

@@ -8,7 +8,8 @@ from typing import Any
 import confluent_kafka as ck
 import confluent_kafka.admin
 
-from tagstream.adapters.kafka import connect, producer_config
+from tagstream.adapters.kafka import connect
+from tagstream.adapters.kafka_publisher import producer_config
 from tagstream.core.errors import Unavailable
 from tagstream.core.ports import OutRecord
 

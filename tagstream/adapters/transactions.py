@@ -14,7 +14,9 @@ from uuid import uuid4
 import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from tagstream.adapters.kafka import KafkaSource, connect, produce, producer_config
+from tagstream.adapters.kafka import connect
+from tagstream.adapters.kafka_publisher import produce, producer_config
+from tagstream.adapters.kafka_source import KafkaSource
 from tagstream.core.errors import TransactionAborted, Unavailable
 from tagstream.core.ports import OutRecord, TopicPartition
 

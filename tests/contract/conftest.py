@@ -11,7 +11,8 @@ from uuid import uuid4
 
 import pytest
 
-from tagstream.adapters.kafka import KafkaPublisher, KafkaSource
+from tagstream.adapters.kafka_publisher import KafkaPublisher
+from tagstream.adapters.kafka_source import KafkaSource
 from tagstream.adapters.memory import MemoryBroker, MemoryPublisher, MemorySource, MemoryStore
 from tagstream.adapters.store import RedisStore
 from tagstream.adapters.topics import TopicAdmin, TopicPlan

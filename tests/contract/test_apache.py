@@ -10,7 +10,7 @@ from uuid import uuid4
 import pytest
 
 from tagstream.adapters.apache import ApacheBroker
-from tagstream.adapters.kafka import KafkaPublisher
+from tagstream.adapters.kafka_publisher import KafkaPublisher
 from tagstream.adapters.topics import TopicAdmin, TopicPlan, read_all
 from tagstream.core.errors import BadSettings, Unavailable
 from tagstream.core.ports import OutRecord

@@ -9,7 +9,7 @@ from uuid import uuid4
 import pytest
 
 from tagstream.adapters import topics
-from tagstream.adapters.kafka import KafkaSource
+from tagstream.adapters.kafka_source import KafkaSource
 from tagstream.core.ports import TopicPartition
 
 

@@ -18,7 +18,8 @@ import pytest
 from tagstream.adapters import topics
 from tagstream.adapters.apache import ApacheBroker
 from tagstream.adapters.embedded import EmbeddedBroker, EmbeddedStore
-from tagstream.adapters.kafka import KafkaPublisher, KafkaSource
+from tagstream.adapters.kafka_publisher import KafkaPublisher
+from tagstream.adapters.kafka_source import KafkaSource
 from tagstream.core.errors import BadSettings, Unavailable
 from tagstream.core.ports import OutRecord, TopicPartition
 

@@ -17,7 +17,8 @@ import pytest
 from tagstream.adapters import topics
 from tagstream.adapters.apache import ApacheBroker
 from tagstream.adapters.embedded import EmbeddedBroker
-from tagstream.adapters.kafka import KafkaPublisher, KafkaSource
+from tagstream.adapters.kafka_publisher import KafkaPublisher
+from tagstream.adapters.kafka_source import KafkaSource
 from tagstream.adapters.memory import (
     After,
     MemoryBroker,

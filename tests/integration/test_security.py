@@ -24,7 +24,8 @@ from typer.testing import CliRunner
 
 from tagstream.adapters.apache import ApacheBroker
 from tagstream.adapters.embedded import EmbeddedStore
-from tagstream.adapters.kafka import KafkaPublisher, KafkaSource
+from tagstream.adapters.kafka_publisher import KafkaPublisher
+from tagstream.adapters.kafka_source import KafkaSource
 from tagstream.adapters.store import RedisStore
 from tagstream.adapters.topics import TopicAdmin, TopicPlan, read_all
 from tagstream.cli import app

@@ -12,6 +12,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 STDLIB = set(sys.stdlib_module_names)
 
+_KAFKA = ("tagstream.adapters.kafka", "tagstream.adapters.kafka_source", "tagstream.adapters.kafka_publisher")
+
 #: Folder or file → the top-level packages and tagstream modules that it may import, besides the standard
 #: library. A file's own entry wins over its folder's.
 MAY_IMPORT = {
@@ -43,10 +45,16 @@ MAY_IMPORT = {
     "tagstream/api.py": {"tagstream.core", "tagstream.admission", "fastapi", "pydantic"},
     "tagstream/settings.py": {"tagstream.core", "pydantic", "pydantic_settings"},
     "tagstream/adapters/kafka.py": {"tagstream.core", "confluent_kafka"},
+    "tagstream/adapters/kafka_source.py": {"tagstream.core", "tagstream.adapters.kafka", "confluent_kafka"},
+    "tagstream/adapters/kafka_publisher.py": {
+        "tagstream.core",
+        "tagstream.adapters.kafka",
+        "confluent_kafka",
+    },
     "tagstream/adapters/lag.py": {"tagstream.core", "confluent_kafka"},
     "tagstream/adapters/rights.py": {"tagstream.core", "confluent_kafka"},
-    "tagstream/adapters/transactions.py": {"tagstream.core", "tagstream.adapters.kafka", "confluent_kafka"},
-    "tagstream/adapters/letterbox.py": {"tagstream.core", "tagstream.adapters.kafka", "confluent_kafka"},
+    "tagstream/adapters/transactions.py": {"tagstream.core", *_KAFKA, "confluent_kafka"},
+    "tagstream/adapters/letterbox.py": {"tagstream.core", *_KAFKA, "confluent_kafka"},
     "tagstream/adapters/apache.py": {"tagstream.core", "tagstream.adapters.embedded"},
     "tagstream/adapters/topics.py": {"tagstream.core", "confluent_kafka", "yaml"},
     "tagstream/adapters/store.py": {"tagstream.core", "redis", "pydantic"},
