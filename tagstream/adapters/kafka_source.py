@@ -33,8 +33,8 @@ class _ProtocolEar:
             librdkafka_log.log(level, form, *words)
 
 
-_LAG_TIMEOUT_S = 1.0
-_PLACE_TIMEOUT_S = 1.0
+#: Of a question that `poll` or `lag` puts to the broker; it is put again.
+_ASK_TIMEOUT_S = 1.0
 #: Log lines are heard between two calls of librdkafka's `poll` only.
 _FIND_OUT_S = 0.01
 
@@ -131,8 +131,10 @@ class KafkaSource:
         self._listener: AssignmentListener | None = None
         self._assigned: set[TopicPartition] = set()
         self._committed: dict[TopicPartition, int] = {}
-        #: assigned, and without an offset to begin at until the group has been asked
+        #: assigned, and held back until the group has said where it stands
         self._unplaced: set[TopicPartition] = set()
+        #: where the group stood when the broker said that this offset does not exist
+        self._gone: dict[TopicPartition, int] = {}
         self._paused = False
         self._error: TagstreamError | None = None
         self._may_ask = True
@@ -155,6 +157,8 @@ class KafkaSource:
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         self._raise_error()
+        if self._unplaced:
+            self._place()
         records = []
         for message in self._take(max_records, timeout_s):
             error = message.error()
@@ -172,8 +176,6 @@ class KafkaSource:
                     message.timestamp()[1],
                 )
             )
-        if self._unplaced:
-            self._place()
         if not records:
             self._raise_error()
         return records
@@ -280,7 +282,7 @@ class KafkaSource:
 
     def resume(self) -> None:
         self._paused = False
-        self._consumer.resume(_to_kafka(self._assigned))
+        self._consumer.resume(_to_kafka(self._assigned - self._unplaced))
 
     def lag(self) -> dict[TopicPartition, int]:
         """See the port. The high watermark is the one that came with the last fetch."""
@@ -315,18 +317,18 @@ class KafkaSource:
         timeout a partition would keep the thread from polling."""
         if self._may_ask:
             try:
-                return question(about, timeout=_LAG_TIMEOUT_S)
+                return question(about, timeout=_ASK_TIMEOUT_S)
             except ck.KafkaException as error:
                 self._may_ask = False
                 log.info("the lag is a guess, the broker does not answer: %s", error)
         return None
 
     def _on_assign(self, _: Any, partitions: list[ck.TopicPartition]) -> None:
-        self._consumer.incremental_assign(partitions)
-        # librdkafka remembers a pause over the loss of a partition.
-        (self._consumer.pause if self._paused else self._consumer.resume)(partitions)
         assigned = [_from_kafka(part) for part in partitions]
+        self._consumer.incremental_assign([ck.TopicPartition(*partition, 0) for partition in assigned])
+        self._consumer.pause(partitions)
         self._assigned.update(assigned)
+        self._unplaced.update(assigned)
         if self._listener is not None:
             self._listener.on_assigned(assigned)
 
@@ -394,42 +396,38 @@ class KafkaSource:
             self._error = self._error or Unavailable(f"the broker reports: {error}")
 
     def _start_over(self, message: ck.Message) -> None:
-        """The next offset is gone (retention was faster, or the topic is new), or is not known."""
-        partition = ck.TopicPartition(str(message.topic()), message.partition() or 0, ck.OFFSET_BEGINNING)
-        if _from_kafka(partition) not in self._assigned:
-            return
-        next_offset = message.offset()
-        if next_offset is None or next_offset < 0:
-            self._unplaced.add(_from_kafka(partition))
-            return
-        try:
-            low, _ = self._consumer.get_watermark_offsets(partition, timeout=5.0)
-        except ck.KafkaException as error:
-            log.warning("no watermark of %s, lost offsets not counted: %s", partition, error)
-        else:
-            log.error("%s: offset %s is gone, going on from %s", partition, next_offset, low)
-            if low > next_offset and self._on_offsets_lost is not None:
-                self._on_offsets_lost(low - next_offset)
-        self._begin(partition)
+        """The next offset does not exist: retention was faster, or the topic is new. Only a partition that is
+        assigned can be given another, and not between two rebalances: librdkafka would take that for the
+        answer to one that it has not announced yet, and the group for the hand-over."""
+        partition = TopicPartition(str(message.topic()), message.partition() or 0)
+        if partition in self._assigned:
+            self._gone[partition] = message.offset() or 0
+            self._consumer.unsubscribe()
+            self._join()
 
     def _place(self) -> None:
-        """Begin where the group stands. librdkafka says that it has no offset not only of a new group, but
-        also where it was told that a transaction is open and partitions have changed since it asked."""
+        """Begin where the group stands. librdkafka, left to itself, begins where a new group would, if it is
+        told that a transaction is open and partitions change before it has asked again."""
         try:
-            stand = self.committed(self._unplaced, _PLACE_TIMEOUT_S)
-        except Unavailable as error:
+            stand = self.committed(self._unplaced, _ASK_TIMEOUT_S)
+            for partition, offset in stand.items():
+                first_offset = self._first_offset if offset < 0 else offset
+                if self._gone.pop(partition, None) == offset:
+                    first_offset = self._first_left(partition, offset)
+                self._consumer.seek(ck.TopicPartition(*partition, first_offset))
+                self._unplaced.remove(partition)
+                if not self._paused:
+                    self._consumer.resume([ck.TopicPartition(*partition)])
+        except (Unavailable, ck.KafkaException) as error:
             log.info("it is asked again where to begin: %s", error)
-            return
-        self._unplaced.clear()
-        for partition, offset in stand.items():
-            self._begin(ck.TopicPartition(*partition, offset if offset >= 0 else self._first_offset))
 
-    def _begin(self, partition: ck.TopicPartition) -> None:
-        # A partition in this state cannot be sought; taking it again is what sets its offset.
-        self._consumer.incremental_unassign([partition])
-        self._consumer.incremental_assign([partition])
-        if self._paused:
-            self._consumer.pause([partition])
+    def _first_left(self, partition: TopicPartition, offset: int) -> int:
+        """The first offset that is there, where `offset` is gone. Raises KafkaException."""
+        low, _ = self._consumer.get_watermark_offsets(ck.TopicPartition(*partition), timeout=_ASK_TIMEOUT_S)
+        log.error("%s: offset %s is gone, going on from %s", partition, offset, low)
+        if low > offset and self._on_offsets_lost is not None:
+            self._on_offsets_lost(low - offset)
+        return int(low)
 
     def _raise_error(self) -> None:
         error, self._error = self._error, None

@@ -96,7 +96,8 @@ class KafkaTransactions:
             self._replace()
             raise TransactionAborted(f"a transaction was given up: {error}") from error
         except ck.KafkaException as error:
-            self._abort()
+            if not self._abort():
+                self._replace()
             raise TransactionAborted(f"a transaction was rolled back: {error.args[0]}") from error
 
     def _initialise(self, deadline_s: float) -> None:
@@ -118,11 +119,10 @@ class KafkaTransactions:
         except ck.KafkaException as error:
             if _may_still_work(error):
                 raise Unavailable(f"a transaction is not decided yet: {error.args[0]}") from error
-            if error.args[0].txn_requires_abort():
+            if error.args[0].txn_requires_abort() and self._abort():
                 self._next = "send"
-                self._abort()
                 raise TransactionAborted(f"a transaction was rolled back: {error.args[0]}") from error
-            log.error("the transactional producer cannot go on and is replaced: %s", error.args[0])
+            log.error("the transactional producer could not commit: %s", error.args[0])
             self._next = "look"
             self._replace()
         else:
@@ -140,12 +140,14 @@ class KafkaTransactions:
         if any(stand[partition] < offset for partition, offset in next_offsets.items()):
             raise TransactionAborted("a transaction was rolled back: its producer was given up")
 
-    def _abort(self) -> None:
+    def _abort(self) -> bool:
+        """False: whether it is rolled back is for the broker to say."""
         try:
             self._producer.abort_transaction(_ABORT_TIMEOUT_S)
         except ck.KafkaException as error:
-            log.warning("the transactional producer is replaced, it cannot abort: %s", error.args[0])
-            self._replace()
+            log.warning("the transactional producer cannot abort: %s", error.args[0])
+            return False
+        return True
 
     def _replace(self) -> None:
         """By one with the same id: when it is initialised, the broker ends what the old one left open."""

@@ -14,6 +14,7 @@ from uuid import uuid4
 
 import confluent_kafka as ck
 import pytest
+from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined]
 
 from tagstream.adapters import topics
 from tagstream.adapters.apache import ApacheBroker
@@ -260,3 +261,33 @@ class _Listener:
     def on_revoked(self, partitions: object) -> None: ...
 
     def on_lost(self, partitions: object) -> None: ...
+
+
+def test_offsets_that_are_gone_from_one_partition_of_apache_kafka_hold_up_no_other(
+    request: pytest.FixtureRequest,
+) -> None:
+    address, name = request.getfixturevalue("apache_kafka").address, uuid4().hex
+    topics.TopicAdmin(address).create([topics.TopicPlan(name, 2)])
+    writer = ck.Producer({"bootstrap.servers": address, "log_level": 0})
+    for partition in range(2):
+        for number in range(6):
+            writer.produce(name, str(number).encode(), partition=partition)
+    writer.flush(20)
+    group = ck.Consumer({"bootstrap.servers": address, "group.id": name, "log_level": 0})
+    group.commit(offsets=[ck.TopicPartition(name, partition, 1) for partition in (0, 1)], asynchronous=False)
+    group.close()
+    admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
+    for deleted in admin.delete_records([ck.TopicPartition(name, 0, 4)]).values():
+        deleted.result(20)
+
+    told: list[int] = []
+    source = KafkaSource(address, name, name, on_offsets_lost=told.append)
+    source.subscribe(_Listener())
+    read: dict[int, set[int]] = {0: set(), 1: set()}
+    deadline_s = time.monotonic() + 30
+    while not (5 in read[0] and 5 in read[1]) and time.monotonic() < deadline_s:
+        for record in source.poll(100, 0.2):
+            read[record.partition].add(record.offset)
+    source.close()
+    assert read == {0: {4, 5}, 1: {1, 2, 3, 4, 5}}
+    assert told == [3]
