@@ -17,7 +17,12 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = "tagstream/worker.py"
-UNIT = ("tests/unit/test_worker.py", "tests/unit/test_worker_model.py")
+UNIT = (
+    "tests/unit/test_worker.py",
+    "tests/unit/test_worker_ownership.py",
+    "tests/unit/test_worker_dead_letters.py",
+    "tests/unit/test_worker_model.py",
+)
 STORE = ("tests/contract/test_store.py",)
 _TIMEOUT_S = 280
 
