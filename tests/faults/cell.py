@@ -135,9 +135,14 @@ class Consumer:
             os.killpg(self.process.pid, number)
 
     def end(self, timeout_s: float) -> None:
-        """SIGKILL after `timeout_s`."""
-        with suppress(subprocess.TimeoutExpired):
+        """SIGKILL after `timeout_s`; then its log says where every thread stood."""
+        try:
             self.process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            if timeout_s:
+                self.process.send_signal(signal.SIGUSR1)
+                with suppress(subprocess.TimeoutExpired):
+                    self.process.wait(1.0)
         self.signal(signal.SIGKILL)
         self.process.wait()
 

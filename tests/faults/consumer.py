@@ -10,6 +10,7 @@ NAME.jsonl there says, line by line, how the worker is; the last one after a cle
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import signal
@@ -132,6 +133,7 @@ def main(name: str, folder: Path) -> int:
     tagger = StandIn(folder, float(os.environ.get("FAULTS_TAGGER_DELAY_S", "0.2")))
     stream = wiring.Stream(settings, tagger, MemoryMetrics())
     stopping = threading.Event()
+    faulthandler.register(signal.SIGUSR1)  # where every thread stands, into the log
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
     stream.start()
