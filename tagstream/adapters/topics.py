@@ -93,7 +93,8 @@ class TopicAdmin:
         return {name: len(topic.partitions) for name, topic in sorted(topics.items())}
 
     def create(self, plans: Sequence[TopicPlan], *, replication: int = 1) -> list[str]:
-        """Create what is missing, leave the rest as it is. Returns the names created."""
+        """Create what is missing, leave the rest as it is, and wait until all can be read. Returns the names
+        created."""
         existing = self.partitions()
         missing = [
             ck_admin.NewTopic(plan.name, plan.partitions, replication, config=dict(plan.config))
@@ -110,7 +111,16 @@ class TopicAdmin:
                 except ck.KafkaException as error:
                     if error.args[0].code() != ck.KafkaError.TOPIC_ALREADY_EXISTS:
                         raise
+        self._wait_for({plan.name for plan in plans})
         return created
+
+    def _wait_for(self, names: set[str]) -> None:
+        """A broker acknowledges a new topic before every one of them has heard of it."""
+        deadline_s = time.monotonic() + self._timeout_s
+        while missing := names - {name for name, topic in self._topics().items() if _has_leaders(topic)}:
+            if time.monotonic() > deadline_s:
+                raise Unavailable(f"the broker does not show its new topics: {', '.join(sorted(missing))}")
+            time.sleep(_POLL_S)
 
     def describe(self, plans: Sequence[TopicPlan], *, replication: int = 1) -> list[str]:
         """The differences between plan and broker, a sentence each; empty if there are none."""
@@ -224,6 +234,10 @@ def _reader(
             yield consumer
         finally:
             consumer.close()
+
+
+def _has_leaders(topic: Any) -> bool:
+    return bool(topic.partitions) and all(part.leader >= 0 for part in topic.partitions.values())
 
 
 def _assign(consumer: ck.Consumer, topic: str, first_offset: int, timeout_s: float) -> set[int | None]:
