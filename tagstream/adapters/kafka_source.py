@@ -35,6 +35,8 @@ class _ProtocolEar:
 
 #: Of a question that `poll` or `lag` puts to the broker; it is put again.
 _ASK_TIMEOUT_S = 1.0
+#: Of the same about one partition, while others are read; and when it is told.
+_PLACE_TIMEOUT_S, _PLACE_PATIENCE_S = 0.5, 15.0
 #: Log lines are heard between two calls of librdkafka's `poll` only.
 _FIND_OUT_S = 0.01
 
@@ -126,15 +128,17 @@ class KafkaSource:
         reset = str(overrides.pop("auto.offset.reset", "earliest"))
         if reset not in ("earliest", "latest"):
             raise BadSettings(f"the Kafka client setting auto.offset.reset is {reset!r}: earliest or latest")
-        self._first_offset = ck.OFFSET_BEGINNING if reset == "earliest" else ck.OFFSET_END
+        self._from_end = reset == "latest"
         self._topic = topic
         self._listener: AssignmentListener | None = None
         self._assigned: set[TopicPartition] = set()
         self._committed: dict[TopicPartition, int] = {}
-        #: assigned, and held back until the group has said where it stands
-        self._unplaced: set[TopicPartition] = set()
+        #: assigned since when, and held back until the group has said where it stands
+        self._unplaced: dict[TopicPartition, float] = {}
+        self._ask_again_s = 0.0
         #: where the group stood when the broker said that this offset does not exist
         self._gone: dict[TopicPartition, int] = {}
+        self._must_rejoin = False
         self._paused = False
         self._error: TagstreamError | None = None
         self._may_ask = True
@@ -157,8 +161,7 @@ class KafkaSource:
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         self._raise_error()
-        if self._unplaced:
-            self._place()
+        self._place()
         records = []
         for message in self._take(max_records, timeout_s):
             error = message.error()
@@ -176,6 +179,12 @@ class KafkaSource:
                     message.timestamp()[1],
                 )
             )
+        for partition in {TopicPartition(r.topic, r.partition) for r in records} if self._gone else ():
+            self._gone.pop(partition, None)
+        if self._must_rejoin:
+            self._must_rejoin = False
+            self._consumer.unsubscribe()
+            self._join()
         if not records:
             self._raise_error()
         return records
@@ -282,7 +291,7 @@ class KafkaSource:
 
     def resume(self) -> None:
         self._paused = False
-        self._consumer.resume(_to_kafka(self._assigned - self._unplaced))
+        self._consumer.resume(_to_kafka(self._assigned - self._unplaced.keys()))
 
     def lag(self) -> dict[TopicPartition, int]:
         """See the port. The high watermark is the one that came with the last fetch."""
@@ -324,13 +333,47 @@ class KafkaSource:
         return None
 
     def _on_assign(self, _: Any, partitions: list[ck.TopicPartition]) -> None:
-        assigned = [_from_kafka(part) for part in partitions]
-        self._consumer.incremental_assign([ck.TopicPartition(*partition, 0) for partition in assigned])
-        self._consumer.pause(partitions)
+        """Begin where the group stands. librdkafka, left to itself, begins where a new group would, if it is
+        told that a transaction is open and partitions change before it has asked again."""
+        assigned, stand, begin = [_from_kafka(part) for part in partitions], {}, {}
+        try:
+            stand = self.committed(assigned, _ASK_TIMEOUT_S)
+        except Unavailable as error:
+            log.info("it is asked again where to begin: %s", error)
+        try:
+            for partition in assigned:
+                begin[partition] = self._first_of(partition, stand.get(partition))
+        except ck.KafkaException as error:
+            log.info("it is asked again what is left of the partitions: %s", error)
+        self._consumer.incremental_assign([ck.TopicPartition(*part, begin.get(part, 0)) for part in assigned])
+        # librdkafka remembers a pause over the loss of a partition.
+        (self._consumer.pause if self._paused else self._consumer.resume)(partitions)
+        unplaced = [part for part in assigned if part not in stand or part not in begin]
+        self._consumer.pause([ck.TopicPartition(*part) for part in unplaced])
+        self._unplaced |= dict.fromkeys(unplaced, time.monotonic())
         self._assigned.update(assigned)
-        self._unplaced.update(assigned)
         if self._listener is not None:
             self._listener.on_assigned(assigned)
+
+    def _first_of(self, partition: TopicPartition, stands_at: int | None) -> int:
+        """Where to begin in a partition where the group stands there, the first offset if that is not known.
+        What retention took is counted. Raises KafkaException."""
+        part = ck.TopicPartition(*partition)
+        low, high = self._consumer.get_watermark_offsets(part, timeout=_ASK_TIMEOUT_S)
+        if stands_at is None:
+            return int(low)
+        if stands_at < 0:
+            if not self._from_end:
+                return int(low)
+            part.offset = high  # else its next owner begins at a later end
+            self._consumer.commit(offsets=[part], asynchronous=True)
+            return int(high)
+        if low <= stands_at != self._gone.get(partition):
+            return stands_at
+        log.error("%s: offset %s is gone, going on from %s", partition, stands_at, low)
+        if low > stands_at and self._on_offsets_lost is not None:
+            self._on_offsets_lost(low - stands_at)
+        return int(low)
 
     def _on_revoke(self, _: Any, partitions: list[ck.TopicPartition]) -> None:
         if time.monotonic() - self._polled_s > self._max_silence_s:
@@ -350,8 +393,8 @@ class KafkaSource:
     def _take_away(self, partitions: list[ck.TopicPartition]) -> list[TopicPartition]:
         gone = [_from_kafka(part) for part in partitions]
         self._assigned.difference_update(gone)
-        self._unplaced.difference_update(gone)
         for partition in gone:
+            self._unplaced.pop(partition, None)
             self._committed.pop(partition, None)
         return gone
 
@@ -397,37 +440,31 @@ class KafkaSource:
 
     def _start_over(self, message: ck.Message) -> None:
         """The next offset does not exist: retention was faster, or the topic is new. Only a partition that is
-        assigned can be given another, and not between two rebalances: librdkafka would take that for the
-        answer to one that it has not announced yet, and the group for the hand-over."""
+        being assigned can be given another: between two rebalances, librdkafka would take that for the answer
+        to one that it has not announced yet, and the group for the hand-over."""
         partition = TopicPartition(str(message.topic()), message.partition() or 0)
         if partition in self._assigned:
             self._gone[partition] = message.offset() or 0
-            self._consumer.unsubscribe()
-            self._join()
+            self._must_rejoin = True
 
     def _place(self) -> None:
-        """Begin where the group stands. librdkafka, left to itself, begins where a new group would, if it is
-        told that a transaction is open and partitions change before it has asked again."""
+        """Ask where the group stands in one of the partitions that wait for it, in turns: a transaction that
+        is open holds the answer back, and the others are not to wait for that."""
+        if not self._unplaced or time.monotonic() < self._ask_again_s:
+            return
+        partition, since_s = next(iter(self._unplaced.items()))
+        del self._unplaced[partition]
         try:
-            stand = self.committed(self._unplaced, _ASK_TIMEOUT_S)
-            for partition, offset in stand.items():
-                first_offset = self._first_offset if offset < 0 else offset
-                if self._gone.pop(partition, None) == offset:
-                    first_offset = self._first_left(partition, offset)
-                self._consumer.seek(ck.TopicPartition(*partition, first_offset))
-                self._unplaced.remove(partition)
-                if not self._paused:
-                    self._consumer.resume([ck.TopicPartition(*partition)])
+            stand = self.committed([partition], _PLACE_TIMEOUT_S)
+            self._consumer.seek(ck.TopicPartition(*partition, self._first_of(partition, stand[partition])))
         except (Unavailable, ck.KafkaException) as error:
-            log.info("it is asked again where to begin: %s", error)
-
-    def _first_left(self, partition: TopicPartition, offset: int) -> int:
-        """The first offset that is there, where `offset` is gone. Raises KafkaException."""
-        low, _ = self._consumer.get_watermark_offsets(ck.TopicPartition(*partition), timeout=_ASK_TIMEOUT_S)
-        log.error("%s: offset %s is gone, going on from %s", partition, offset, low)
-        if low > offset and self._on_offsets_lost is not None:
-            self._on_offsets_lost(low - offset)
-        return int(low)
+            self._unplaced[partition] = since_s
+            self._ask_again_s = time.monotonic() + _PLACE_TIMEOUT_S
+            if time.monotonic() - since_s > _PLACE_PATIENCE_S:
+                self._error = Unavailable(f"it is not known where to begin in {partition}: {error}")
+        else:
+            if not self._paused:
+                self._consumer.resume([ck.TopicPartition(*partition)])
 
     def _raise_error(self) -> None:
         error, self._error = self._error, None

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from uuid import uuid4
 
@@ -254,7 +254,11 @@ def _is_alive(pid: int) -> bool:
 
 
 class _Listener:
-    def on_assigned(self, partitions: object) -> None: ...
+    def __init__(self) -> None:
+        self.assigned: list[TopicPartition] = []
+
+    def on_assigned(self, partitions: Sequence[TopicPartition]) -> None:
+        self.assigned += partitions
 
     def on_committed(self, next_offsets: object) -> None: ...
 
@@ -263,31 +267,37 @@ class _Listener:
     def on_lost(self, partitions: object) -> None: ...
 
 
-def test_offsets_that_are_gone_from_one_partition_of_apache_kafka_hold_up_no_other(
+def test_what_retention_took_from_many_partitions_costs_one_assignment_and_is_counted_once(
     request: pytest.FixtureRequest,
 ) -> None:
     address, name = request.getfixturevalue("apache_kafka").address, uuid4().hex
-    topics.TopicAdmin(address).create([topics.TopicPlan(name, 2)])
+    topics.TopicAdmin(address).create([topics.TopicPlan(name, 6)])
     writer = ck.Producer({"bootstrap.servers": address, "log_level": 0})
-    for partition in range(2):
+    for partition in range(6):
         for number in range(6):
             writer.produce(name, str(number).encode(), partition=partition)
     writer.flush(20)
+    stands_at = {0: 1, 1: 1, 2: 1, 3: 1, 4: 5, 5: 1}
     group = ck.Consumer({"bootstrap.servers": address, "group.id": name, "log_level": 0})
-    group.commit(offsets=[ck.TopicPartition(name, partition, 1) for partition in (0, 1)], asynchronous=False)
+    offsets = [ck.TopicPartition(name, partition, offset) for partition, offset in stands_at.items()]
+    group.commit(offsets=offsets, asynchronous=False)
     group.close()
     admin = AdminClient({"bootstrap.servers": address, "log_level": 0})
-    for deleted in admin.delete_records([ck.TopicPartition(name, 0, 4)]).values():
+    taken = [ck.TopicPartition(name, partition, 4) for partition in range(5)]
+    for deleted in admin.delete_records(taken).values():
         deleted.result(20)
 
     told: list[int] = []
+    listener = _Listener()
     source = KafkaSource(address, name, name, on_offsets_lost=told.append)
-    source.subscribe(_Listener())
-    read: dict[int, set[int]] = {0: set(), 1: set()}
+    source.subscribe(listener)
+    read: dict[int, list[int]] = {partition: [] for partition in range(6)}
     deadline_s = time.monotonic() + 30
-    while not (5 in read[0] and 5 in read[1]) and time.monotonic() < deadline_s:
+    while not all(5 in offsets for offsets in read.values()) and time.monotonic() < deadline_s:
         for record in source.poll(100, 0.2):
-            read[record.partition].add(record.offset)
+            read[record.partition].append(record.offset)
+    assignments = len(listener.assigned)
     source.close()
-    assert read == {0: {4, 5}, 1: {1, 2, 3, 4, 5}}
-    assert told == [3]
+    assert read == {**{partition: [4, 5] for partition in range(4)}, 4: [5], 5: [1, 2, 3, 4, 5]}
+    assert told == [3, 3, 3, 3]
+    assert assignments == 6, "every partition was assigned once"
