@@ -93,18 +93,18 @@ def train(config: dict[str, Any]) -> str | None:
     recipe, left_out = suited(recipe, data)
     for line in (*described(data), *unused, *left_out):
         say(line)
-    if options.gpu_memory_gib is not None and recipe.image is not None:
+    kept = None
+    if options.keep_pictures_of is not None:
+        kept = kept_pictures(Path(options.keep_pictures_of), data, recipe)
+        say(f"pictures: kept from {kept.model_version}")
+    if options.gpu_memory_gib is not None and recipe.image is not None and kept is None:
         rows = batch_that_fits(data, recipe, device, options.gpu_memory_gib, share.world)
         recipe = with_image(recipe, batch_rows=broadcast_from_rank_zero(rows))
         say(f"pictures: {rows} rows a step")
     curves: list[dict[str, Any]] = []
     hooks = _hooks(options, recipe, data, share, device, say, curves)
-    seeing = kept = None
-    if options.keep_pictures_of is not None:
-        kept = kept_pictures(Path(options.keep_pictures_of), data, recipe)
-        seeing = kept.seeing
-        say(f"pictures: kept from {kept.model_version}")
-    elif recipe.image is not None:
+    seeing = kept.seeing if kept else None
+    if kept is None and recipe.image is not None:
         how = recipe.image.optimisation
         seeing = train_seeing(data, recipe, share=share, hooks=hooks("pictures", how), device=device).cpu()
     if share.rank != 0:
@@ -113,7 +113,7 @@ def train(config: dict[str, Any]) -> str | None:
     if recipe.text is not None:
         text = train_text(data, recipe, hooks=hooks("text", recipe.text.optimisation))
     say("members ready: " + " and ".join(name for name, half in (("text", text), ("image", seeing)) if half))
-    trained = join(data, recipe, text, seeing)
+    trained = join(data, recipe, text, seeing, kept.taught if kept else None)
     now = datetime.now(UTC).replace(microsecond=0)
     folder, metrics = release(
         Path(options.out),

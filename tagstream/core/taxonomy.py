@@ -14,8 +14,8 @@ without it applies to every language. `parent` names a value of `parent_group`.
 A value never leaves: it is `replaced_by` another of its group, or `retired`. Then it is never given as a
 tag, its scores count for its successor, and tags that were stored under it can still be read. `former`
 are values that were replaced and have no column of their own in a model: old value → the present one.
-`not_learned` are names that a model knows and cannot give: they had too few rows. Their text is not that of
-the learned names within them.
+`not_learned` are names that a model knows and cannot give, because they had too few rows or were added later:
+their text is not that of the learned names within them.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -71,7 +71,7 @@ class Group(_Indexed):
     parent_group: str | None = None
     names: dict[str, str] = Field(default_factory=dict)
     former: dict[str, str] = Field(default_factory=dict)
-    not_learned: tuple[str, ...] = ()
+    not_learned: tuple[Annotated[str, Field(min_length=1, max_length=VALUE_MAX_CHARS)], ...] = ()
     values: tuple[Value, ...] = Field(min_length=1)
 
     @model_validator(mode="after")

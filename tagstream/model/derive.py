@@ -123,12 +123,12 @@ def _group(base: Group, ours: Mapping[str, Group], labels: Mapping[str, list[str
         for old in (*base.former, *base.by_value, *edited.former, *edited.by_value)
         if old not in own and (now := _current(old, base, edited)) is not None and now in own
     }
+    added = longer_names({*own, *former}, {*edited.not_learned, *edited.by_value})
+    others = {*base.not_learned, *added}
     update = {
         "values": values,
         "former": former,
-        "not_learned": longer_names(
-            {*own, *former}, {*base.not_learned, *edited.not_learned, *edited.by_value}
-        ),
+        "not_learned": tuple(sorted(others - {*own, *former})),
         "parent_group": above.name if above else None,
     }
     return Group.model_validate(edited.model_dump() | update)

@@ -158,7 +158,8 @@ def fit_fusion(
     """Fit every group and setting on held-out rows; `target` is (rows, size).
 
     `members`: those that were trained. Groups outside `image_groups` have no picture head: there a picture
-    alone gets the class shares of `training_target`. `picture_target`: the labels that pictures taught.
+    alone gets the class shares of `training_target`. `picture_target`: the labels that pictures taught, or
+    their sum as one row.
     """
     fusion = Fusion(taxonomy, kind)
     fusion.taught.copy_(torch.from_numpy(np.nan_to_num(picture_target).sum(axis=0)))

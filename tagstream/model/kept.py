@@ -16,18 +16,20 @@ from tagstream.core.taxonomy import Taxonomy
 from tagstream.model.members import Seeing
 from tagstream.model.pictures import Frame
 from tagstream.model.split import EvaluationSpec, normalised_title
-from tagstream.model.tags import subset
+from tagstream.model.tags import columns_of, subset
 from tagstream.model.train import Recipe, TrainingSet, image_groups, title_hash
 from tagstream.model.version import read_manifest, read_stored
 
 
 @dataclass(frozen=True)
 class KeptPictures:
-    """`training_titles`: sorted hashes of the titles that the version was trained on."""
+    """`training_titles`: sorted hashes of the titles that the version was trained on. `taught`: how many
+    pictures have taught each value of the present taxonomy."""
 
     model_version: str
     seeing: Seeing
     training_titles: npt.NDArray[np.uint32]
+    taught: npt.NDArray[np.float32]
 
 
 def kept_pictures(folder: Path, data: TrainingSet, recipe: Recipe) -> KeptPictures:
@@ -36,7 +38,7 @@ def kept_pictures(folder: Path, data: TrainingSet, recipe: Recipe) -> KeptPictur
     Raises:
         IncompatibleModel: the folder is no model version, or a damaged one.
         ValueError: it has no picture half or one of another kind, it knows other values, or it has learned
-            what is held out here.
+            what is held out here, as far as its titles tell.
     """
     manifest, stored = read_manifest(folder), read_stored(folder)
     image, wanted = stored.config.image, recipe.image
@@ -59,13 +61,15 @@ def kept_pictures(folder: Path, data: TrainingSet, recipe: Recipe) -> KeptPictur
             f"{folder} has learned {seen} of the products that are held out here, so that what it reaches on "
             "them says nothing: use the products and the seed that it was trained with"
         )
-    return KeptPictures(manifest.model_version, stored.seeing.float().eval(), titles)
+    taught = np.zeros(data.taxonomy.size, np.float32)
+    columns = columns_of(stored.taxonomy, image.groups)
+    taught[columns_of(data.taxonomy, image.groups)] = stored.fusion.taught.float().numpy()[columns]
+    return KeptPictures(manifest.model_version, stored.seeing.float().eval(), titles, taught)
 
 
-def _values(taxonomy: Taxonomy, groups: tuple[str, ...]) -> list[tuple[str, list[str]]]:
-    return [
-        (group.name, [value.value for value in group.values]) for group in subset(taxonomy, groups).groups
-    ]
+def _values(taxonomy: Taxonomy, groups: tuple[str, ...]) -> list[tuple[str, str, list[str]]]:
+    known = subset(taxonomy, groups).groups
+    return [(group.name, group.kind, [value.value for value in group.values]) for group in known]
 
 
 def _seen(data: TrainingSet, training_titles: npt.NDArray[np.uint32], spec: EvaluationSpec) -> int:

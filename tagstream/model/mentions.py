@@ -22,11 +22,12 @@ import numpy as np
 import numpy.typing as npt
 
 from tagstream.core.ports import TextFields
-from tagstream.core.taxonomy import Taxonomy
+from tagstream.core.taxonomy import VALUE_MAX_CHARS, Taxonomy
 
 _HAN = re.compile("[㐀-鿿豈-﫿]")
 _TOKEN = re.compile(r"[^\W_]+")
 _JOINS = {"&", "/", "+", "and"}
+_JOINED = re.compile(r"[&/+,、]|\band\b")
 #: The rest of a field is not read: it bounds the time that a long description takes.
 MAX_CHARACTERS = 2000
 
@@ -109,7 +110,8 @@ class Mentions:
 
 
 def longer_names(learned: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
-    """Of `others`, those with a learned name within them: what they say is not what that name says."""
+    """Of `others`, those with a learned name within them: what they say is not what that name says. Not so a
+    label that joins names ("Black / White"), nor what no value can be called."""
     forms = {form for name in learned for form in _forms(plain(name))}
     han = {form for form in forms if _HAN.search(form)}
     words = {" ".join(_TOKEN.findall(form)) for form in forms - han}
@@ -117,9 +119,9 @@ def longer_names(learned: Iterable[str], others: Iterable[str]) -> tuple[str, ..
     def hides(name: str) -> bool:
         said = plain(name)
         apart = f" {' '.join(_TOKEN.findall(said))} "
-        return said not in forms and (
-            any(f" {word} " in apart for word in words if word) or any(form in said for form in han)
-        )
+        within = any(f" {word} " in apart for word in words if word) or any(form in said for form in han)
+        may_be_a_value = len(name) <= VALUE_MAX_CHARS and name.isprintable()
+        return within and may_be_a_value and said not in forms and not _JOINED.search(said)
 
     return tuple(sorted({name for name in others if hides(name)}))
 

@@ -323,8 +323,15 @@ def masked_rows(rows: Sequence[Row], taxonomy: Taxonomy, share: float, seed: int
     return [row for row in masked if row.text.title]
 
 
-def join(data: TrainingSet, recipe: Recipe, text: TextHalf | None, seeing: Seeing | None) -> Trained:
-    """Fit fusion and thresholds on the validation rows, which no member has seen."""
+def join(
+    data: TrainingSet,
+    recipe: Recipe,
+    text: TextHalf | None,
+    seeing: Seeing | None,
+    taught: npt.NDArray[np.float32] | None = None,
+) -> Trained:
+    """Fit fusion and thresholds on the validation rows, which no member has seen. `taught`: how many pictures
+    have taught each value, where that was not `data`."""
     groups = image_groups(data) if seeing is not None else ()
     members = Members(
         data.taxonomy,
@@ -345,7 +352,9 @@ def join(data: TrainingSet, recipe: Recipe, text: TextHalf | None, seeing: Seein
         members.names,
         groups,
         training_target=targets([row.labels for row in data.titles_trained_on], data.taxonomy),
-        picture_target=targets([row.labels for row in data.with_pictures], data.taxonomy),
+        picture_target=targets([row.labels for row in data.with_pictures], data.taxonomy)
+        if taught is None
+        else taught[None],
         kind=recipe.fusion,
     )
     with torch.inference_mode():

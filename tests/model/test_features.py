@@ -113,7 +113,10 @@ def test_longer_names_hide_shorter_ones_and_a_final_s_does_not_matter() -> None:
 
 def test_a_longer_name_that_is_not_learned_hides_the_ones_within_it() -> None:
     values = {"colour": ("Green", "Black"), "颜色": ("绿色", "白色")}
-    others = {"colour": ["Sea Green", "Teal", "Evergreen", "Greens"], "颜色": ["墨绿色", "米白色", "驼色"]}
+    others = {
+        "colour": ["Sea Green", "Teal", "Evergreen", "Greens", "Black / Green", "Green\ud800", "Green " * 20],
+        "颜色": ["墨绿色", "米白色", "驼色"],
+    }
     longer = {group: longer_names(values[group], others[group]) for group in values}
     assert longer == {"colour": ("Sea Green",), "颜色": ("墨绿色", "米白色")}
     taxonomy = versioned(

@@ -34,7 +34,7 @@ def test_texts_are_learned_anew_and_the_picture_half_stays_as_it_was(
     new = Row("new", TextFields("A title of today"), products[0].labels)
     data = training_set(products, [new], [], seed=0)
     kept = kept_pictures(version, data, TINY)
-    trained = join(data, TINY, train_text(data, TINY), kept.seeing)
+    trained = join(data, TINY, train_text(data, TINY), kept.seeing, kept.taught)
     folder, metrics = release(tmp_path, data, trained, NOW.replace(hour=4), kept=kept)
 
     old_half, new_half = read_stored(version).seeing, read_stored(folder).seeing
@@ -42,6 +42,7 @@ def test_texts_are_learned_anew_and_the_picture_half_stays_as_it_was(
     assert new_half is not None
     stays = new_half.state_dict()
     assert all(torch.equal(tensor, stays[name]) for name, tensor in old_half.state_dict().items())
+    assert torch.equal(read_stored(folder).fusion.taught, read_stored(version).fusion.taught)
     assert read_manifest(folder).parent == version.name
     assert version.name in (folder / "README.md").read_text()
     assert metrics["test"]["both"]["mean_accuracy"] > 0.8
