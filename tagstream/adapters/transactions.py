@@ -58,6 +58,7 @@ class KafkaTransactions:
         self._config = _transactional(bootstrap_servers, transactional_id, client_config)
         self._producer = connect(ck.Producer, self._config)
         self._is_initialised = False
+        self._written = {"__consumer_offsets"}
         self._next: Literal["send", "end", "look"] = "send"
 
     def commit(self, records: Sequence[OutRecord], next_offsets: Mapping[TopicPartition, int]) -> None:
@@ -81,6 +82,7 @@ class KafkaTransactions:
         """All of a transaction but its end. Raises TransactionAborted: none of it."""
         group = self._source.group_metadata(next_offsets.keys())
         self._initialise(deadline_s)
+        self._written |= {record.topic for record in records}
         offsets = [ck.TopicPartition(*partition, offset) for partition, offset in next_offsets.items()]
         try:
             self._producer.begin_transaction()
@@ -105,12 +107,23 @@ class KafkaTransactions:
         if self._is_initialised:
             return
         try:
+            if leaderless := self._leaderless(deadline_s):
+                raise TransactionAborted(f"no leader is known for partitions of {', '.join(leaderless)}")
             self._producer.init_transactions(_left_s(deadline_s))
         except ck.KafkaException as error:
             if not _may_still_work(error):
                 self._replace()
             raise TransactionAborted(f"the broker grants no transactions: {error.args[0]}") from error
         self._is_initialised = True
+
+    def _leaderless(self, deadline_s: float) -> list[str]:
+        """Topics of which a partition has no leader. What was left open there would not be marked as rolled
+        back now (Kafka 4.4 passes over such partitions), and the next commit would commit it."""
+        if len(self._written) == 1:
+            return []
+        topics = self._producer.list_topics(timeout=_left_s(deadline_s)).topics
+        written = [topics[name] for name in sorted(self._written & topics.keys())]
+        return [topic.topic for topic in written if any(p.leader < 0 for p in topic.partitions.values())]
 
     def _end(self, deadline_s: float) -> None:
         """Commit. The next is to look if only the offsets can tell how it ended."""

@@ -386,13 +386,16 @@ def test_a_broker_killed_loses_no_record_and_shows_none_twice(
             mine.commit(kafka.out("b"), {kafka.partition: 2})
     broker.kill()
     try:
-        started_s = time.monotonic()
-        with pytest.raises(Unavailable):
+        started_s, answered = time.monotonic(), False
+        with contextlib.suppress(Unavailable):
             mine.commit(kafka.out("b"), {kafka.partition: 2})
+            answered = True
+        assert in_mid_commit or not answered, "the broker is dead"  # else its answer may have come before
         assert time.monotonic() - started_s < 12.0, "a call takes about 10 s at most"
     finally:
         broker.restart()
-    insist(mine, kafka.out("b"), {kafka.partition: 2}, source)
+    if not answered:
+        insist(mine, kafka.out("b"), {kafka.partition: 2}, source)
     insist(mine, kafka.out("c"), {kafka.partition: 3}, source)
     kafka.shows("a", "b", "c", next_offset=3)
 
