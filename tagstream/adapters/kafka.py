@@ -14,6 +14,7 @@ from typing import Any
 import confluent_kafka as ck
 
 from tagstream.core.errors import BadSettings
+from tagstream.core.ports import Record
 
 log = logging.getLogger(__name__)
 
@@ -49,6 +50,23 @@ def connect(kind: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> An
     except (ck.KafkaException, ValueError, TypeError) as error:
         reason = error.args[0].str() if isinstance(error, ck.KafkaException) else error
         raise BadSettings(f"the Kafka client refuses its settings: {reason}") from error
+
+
+def record_of(message: Any) -> Record:
+    return Record(
+        message.topic(),
+        message.partition(),
+        message.offset(),
+        message.key(),
+        message.value(),
+        tuple(message.headers() or ()),
+        message.timestamp()[1],
+    )
+
+
+def has_leaders(topic: Any) -> bool:
+    """Whether every partition of a topic's metadata can be written and read."""
+    return bool(topic.partitions) and all(part.leader >= 0 for part in topic.partitions.values())
 
 
 def log_error(error: ck.KafkaError) -> None:

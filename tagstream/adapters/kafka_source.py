@@ -10,7 +10,7 @@ from typing import Any
 
 import confluent_kafka as ck
 
-from tagstream.adapters.kafka import MIB, RECORD_MAX_BYTES, connect, librdkafka_log
+from tagstream.adapters.kafka import MIB, RECORD_MAX_BYTES, connect, librdkafka_log, record_of
 from tagstream.core.errors import BadSettings, TagstreamError, TransactionAborted, Unavailable
 from tagstream.core.ports import AssignmentListener, Record, TopicPartition
 
@@ -168,19 +168,10 @@ class KafkaSource:
             if error is not None:
                 self._handle(error, message)
                 continue
-            records.append(
-                Record(
-                    message.topic(),
-                    message.partition(),
-                    message.offset(),
-                    message.key(),
-                    message.value(),
-                    tuple(message.headers() or ()),
-                    message.timestamp()[1],
-                )
-            )
-        for partition in {TopicPartition(r.topic, r.partition) for r in records} if self._gone else ():
-            self._gone.pop(partition, None)
+            records.append(record_of(message))
+        if self._gone:
+            for record in records:
+                self._gone.pop(record.source, None)
         if self._must_rejoin:
             self._must_rejoin = False
             self._consumer.unsubscribe()

@@ -13,6 +13,7 @@ import confluent_kafka as ck
 import confluent_kafka.admin
 import yaml
 
+from tagstream.adapters.kafka import has_leaders, record_of
 from tagstream.core.errors import BadSettings, Unavailable
 from tagstream.core.ports import Record
 
@@ -117,7 +118,7 @@ class TopicAdmin:
     def _wait_for(self, names: set[str]) -> None:
         """A broker acknowledges a new topic before every one of them has heard of it."""
         deadline_s = time.monotonic() + self._timeout_s
-        while missing := names - {name for name, topic in self._topics().items() if _has_leaders(topic)}:
+        while missing := names - {name for name, topic in self._topics().items() if has_leaders(topic)}:
             if time.monotonic() > deadline_s:
                 raise Unavailable(f"the broker does not show its new topics: {', '.join(sorted(missing))}")
             time.sleep(_POLL_S)
@@ -195,7 +196,7 @@ def read_all(
                 if _is_end(message):
                     unfinished.discard(message.partition())
                 else:
-                    yield _record(message)
+                    yield record_of(message)
 
 
 def tail(
@@ -220,7 +221,7 @@ def tail(
             if _is_end(message):
                 old.discard(message.partition())
             elif message.partition() not in old:
-                yield _record(message)
+                yield record_of(message)
 
 
 @contextlib.contextmanager
@@ -234,10 +235,6 @@ def _reader(
             yield consumer
         finally:
             consumer.close()
-
-
-def _has_leaders(topic: Any) -> bool:
-    return bool(topic.partitions) and all(part.leader >= 0 for part in topic.partitions.values())
 
 
 def _assign(consumer: ck.Consumer, topic: str, first_offset: int, timeout_s: float) -> set[int | None]:
@@ -255,18 +252,6 @@ def _is_end(message: ck.Message) -> bool:
     if error.code() != ck.KafkaError._PARTITION_EOF:
         raise ck.KafkaException(error)
     return True
-
-
-def _record(message: Any) -> Record:
-    return Record(
-        message.topic(),
-        message.partition(),
-        message.offset(),
-        message.key(),
-        message.value(),
-        tuple(message.headers() or ()),
-        message.timestamp()[1],
-    )
 
 
 def _partition_differences(plan: TopicPlan, partitions: Mapping[int, Any], replication: int) -> list[str]:

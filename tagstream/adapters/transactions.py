@@ -14,7 +14,7 @@ from uuid import uuid4
 import confluent_kafka as ck
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from tagstream.adapters.kafka import connect
+from tagstream.adapters.kafka import connect, has_leaders
 from tagstream.adapters.kafka_publisher import produce, producer_config
 from tagstream.adapters.kafka_source import KafkaSource
 from tagstream.core.errors import TransactionAborted, Unavailable
@@ -58,7 +58,7 @@ class KafkaTransactions:
         self._config = _transactional(bootstrap_servers, transactional_id, client_config)
         self._producer = connect(ck.Producer, self._config)
         self._is_initialised = False
-        self._written = {"__consumer_offsets"}
+        self._written: set[str] = set()
         self._next: Literal["send", "end", "look"] = "send"
 
     def commit(self, records: Sequence[OutRecord], next_offsets: Mapping[TopicPartition, int]) -> None:
@@ -119,11 +119,11 @@ class KafkaTransactions:
     def _leaderless(self, deadline_s: float) -> list[str]:
         """Topics of which a partition has no leader. What was left open there would not be marked as rolled
         back now (Kafka 4.4 passes over such partitions), and the next commit would commit it."""
-        if len(self._written) == 1:
+        if not self._written:
             return []
-        topics = self._producer.list_topics(timeout=_left_s(deadline_s)).topics
-        written = [topics[name] for name in sorted(self._written & topics.keys())]
-        return [topic.topic for topic in written if any(p.leader < 0 for p in topic.partitions.values())]
+        known = self._producer.list_topics(timeout=_left_s(deadline_s)).topics
+        written = sorted({*self._written, "__consumer_offsets"} & known.keys())
+        return [name for name in written if not has_leaders(known[name])]
 
     def _end(self, deadline_s: float) -> None:
         """Commit. The next is to look if only the offsets can tell how it ended."""

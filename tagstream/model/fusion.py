@@ -152,17 +152,16 @@ def fit_fusion(
     members: Sequence[str],
     image_groups: Sequence[str],
     training_target: FloatArray,
-    picture_target: FloatArray,
+    taught: FloatArray,
     kind: Kind = "weighted",
 ) -> Fusion:
     """Fit every group and setting on held-out rows; `target` is (rows, size).
 
     `members`: those that were trained. Groups outside `image_groups` have no picture head: there a picture
-    alone gets the class shares of `training_target`. `picture_target`: the labels that pictures taught, or
-    their sum as one row.
+    alone gets the class shares of `training_target`. `taught`: (size,) how many pictures taught each value.
     """
     fusion = Fusion(taxonomy, kind)
-    fusion.taught.copy_(torch.from_numpy(np.nan_to_num(picture_target).sum(axis=0)))
+    fusion.taught.copy_(torch.from_numpy(taught))
     trained = torch.tensor([float(name in members) for name in MEMBERS])
     priors, truth = _prior_logits(training_target, taxonomy), torch.from_numpy(target)
     as_pair, as_text = said, said._replace(has_image=torch.zeros_like(said.has_image))

@@ -284,6 +284,12 @@ def image_groups(data: TrainingSet) -> tuple[str, ...]:
     return tuple(group.name for group in data.taxonomy.groups if group.name in known)
 
 
+def pictures_a_value(data: TrainingSet) -> npt.NDArray[np.float32]:
+    """(taxonomy.size,) how many products with a picture have each value."""
+    target = targets([row.labels for row in data.with_pictures], data.taxonomy)
+    return np.asarray(np.nan_to_num(target).sum(axis=0), np.float32)
+
+
 def train_text(data: TrainingSet, recipe: Recipe, *, hooks: Hooks | None = None) -> TextHalf:
     """The text half: permitted titles, variants of some, the Chinese copy and short titles made of it."""
     how = recipe.text
@@ -352,9 +358,7 @@ def join(
         members.names,
         groups,
         training_target=targets([row.labels for row in data.titles_trained_on], data.taxonomy),
-        picture_target=targets([row.labels for row in data.with_pictures], data.taxonomy)
-        if taught is None
-        else taught[None],
+        taught=pictures_a_value(data) if taught is None else taught,
         kind=recipe.fusion,
     )
     with torch.inference_mode():

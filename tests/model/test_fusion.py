@@ -58,7 +58,7 @@ def _case(
         ["text", "image"],
         ["colour"],
         training_target=target,
-        picture_target=target,
+        taught=np.nan_to_num(target).sum(axis=0),
         kind=kind,
     )
     return fusion, text, image, target
@@ -126,7 +126,9 @@ def test_a_text_that_names_no_colour_leaves_more_to_the_picture() -> None:
     text[:, :3] += 4 * known * named[:, None]
     image[:, :3] += 2 * known
     said = _said(text, image)._replace(named=torch.stack([named, torch.ones_like(named)], dim=1))
-    fusion = fit_fusion(TAXONOMY, said, target, ["text", "image"], ["colour"], target, target)
+    fusion = fit_fusion(
+        TAXONOMY, said, target, ["text", "image"], ["colour"], target, np.nan_to_num(target).sum(axis=0)
+    )
 
     assert fusion.weights[BOTH_UNNAMED, 0, TEXT] < 0.3 < 0.7 < fusion.weights[BOTH, 0, TEXT]
     silent = said._replace(named=torch.zeros_like(said.named))
@@ -138,7 +140,13 @@ def test_a_group_without_picture_head_answers_a_lone_picture_with_its_class_shar
     target = targets([{"材质": ("棉",)}] * 3 + [{"材质": ("蕾丝",)}], TAXONOMY)
     said = _said(torch.zeros(4, TAXONOMY.size), torch.zeros(4, TAXONOMY.size))
     fusion = fit_fusion(
-        TAXONOMY, said, target, ["text", "image"], ["colour"], training_target=target, picture_target=target
+        TAXONOMY,
+        said,
+        target,
+        ["text", "image"],
+        ["colour"],
+        training_target=target,
+        taught=np.nan_to_num(target).sum(axis=0),
     )
     alone = said.take(torch.tensor([0]))._replace(has_text=torch.tensor([False]))
 

@@ -56,7 +56,7 @@ MAY_IMPORT = {
     "tagstream/adapters/transactions.py": {"tagstream.core", *_KAFKA, "confluent_kafka"},
     "tagstream/adapters/letterbox.py": {"tagstream.core", *_KAFKA, "confluent_kafka"},
     "tagstream/adapters/apache.py": {"tagstream.core", "tagstream.adapters.embedded"},
-    "tagstream/adapters/topics.py": {"tagstream.core", "confluent_kafka", "yaml"},
+    "tagstream/adapters/topics.py": {"tagstream.core", *_KAFKA, "confluent_kafka", "yaml"},
     "tagstream/adapters/store.py": {"tagstream.core", "redis", "pydantic"},
     "tagstream/adapters/images.py": {"tagstream.core", "httpx", "httpcore"},
     "tagstream/adapters/registry.py": {"tagstream.core", "pyarrow"},
