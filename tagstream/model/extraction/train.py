@@ -155,7 +155,8 @@ def _optimiser(network: Network, recipe: ExtractionRecipe) -> torch.optim.Optimi
         trained = recipe.pretrained_learning_rate > 0
         network.pretrained.requires_grad_(trained)
         if trained:
-            groups.append(
-                {"params": list(network.pretrained.parameters()), "lr": recipe.pretrained_learning_rate}
-            )
+            # Most of the weights, and a few thousand titles touch few of them.
+            network.pretrained.model.get_input_embeddings().requires_grad_(False)
+            learning = [p for p in network.pretrained.parameters() if p.requires_grad]
+            groups.append({"params": learning, "lr": recipe.pretrained_learning_rate})
     return torch.optim.AdamW(groups, weight_decay=recipe.weight_decay)
