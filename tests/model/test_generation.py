@@ -35,7 +35,7 @@ from tagstream.model.generation.measure import (
     writing_figures,
 )
 from tagstream.model.generation.network import Size, from_scratch
-from tagstream.model.generation.pieces import learn
+from tagstream.model.generation.pieces import Pieces, learn
 from tagstream.model.rows import Row
 from tagstream.model.train import TrainingSet
 
@@ -432,7 +432,7 @@ def test_a_saved_generator_writes_the_same(fitted: Generator, tmp_path: Path) ->
     batch = MicroBatch([TextFields("Acme Men Blue Caps"), TextFields("Shirts")], [None, None])
     assert np.array_equal(loaded.score(batch)[0], fitted.score(batch)[0])
     assert (loaded.model_version, loaded.taxonomy) == ("g1", fitted.taxonomy)
-    assert {path.suffix for path in (tmp_path / "g1").iterdir()} == {".json", ".safetensors"}
+    assert {path.suffix for path in (tmp_path / "g1").iterdir()} == {".json", ".npz", ".safetensors"}
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "tokenizer.json", "taxonomy.json", "config.json"])
@@ -448,7 +448,7 @@ def test_a_changed_byte_is_refused(fitted: Generator, tmp_path: Path, name: str)
 @pytest.mark.parametrize(
     ("name", "change", "said"),
     [
-        ("config.json", {"format_version": 2}, "format_version 2"),
+        ("config.json", {"format_version": 3}, "format_version 3"),
         ("config.json", {"beams": 0}, "beams"),
         ("config.json", {"network": {"model_type": "gpt2", "n_embd": 8, "n_head": 1}}, "size"),
         ("tokenizer.json", {"model": {}}, "no tokenizer"),
@@ -464,6 +464,16 @@ def test_files_that_disagree_are_refused(
     manifest["files"][name] = folders.sha256(folder / name)
     (folder / "MANIFEST.json").write_text(json.dumps(manifest))
     with pytest.raises(IncompatibleModel, match=said):
+        folders.load(folder)
+
+
+def test_a_generator_that_computes_differently_than_when_it_was_saved_is_refused(
+    fitted: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = saved(fitted, tmp_path / "g1")
+    read = Pieces.texts
+    monkeypatch.setattr(Pieces, "texts", lambda *given: [ids[::-1] for ids in read(*given)])
+    with pytest.raises(IncompatibleModel, match="golden titles differ"):
         folders.load(folder)
 
 

@@ -4,6 +4,7 @@ config.json        format_version, the network's configuration, how much of a ti
 model.safetensors  weights
 tokenizer.json     pieces and the tokens of the groups
 taxonomy.json      groups, values, parents, thresholds
+golden.npz         titles, and how probable each piece is as the first one written
 metrics.json       quality on the test part, with the evaluation spec's hash
 MANIFEST.json      sha256 of each other file, dataset id, created
 """
@@ -22,12 +23,13 @@ from safetensors.torch import load_model, save_model
 
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.taxonomy import Taxonomy
+from tagstream.model.generation import golden
 from tagstream.model.generation.generator import Generator
 from tagstream.model.generation.network import rebuilt
 from tagstream.model.generation.pieces import Pieces, read
 from tagstream.model.version import MANIFEST, Manifest, read_manifest, sha256, write_json
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class GeneratorConfig(BaseModel):
@@ -59,6 +61,7 @@ def save(
 
     Raises:
         FileExistsError: the folder is there already; a model version is never edited.
+        ValueError: it gives probabilities that are no numbers.
     """
     folder.mkdir(parents=True)
     config = GeneratorConfig(
@@ -73,6 +76,7 @@ def save(
     write_json(folder / "config.json", config.model_dump(mode="json"))
     write_json(folder / "taxonomy.json", generator.taxonomy.model_dump(mode="json"))
     write_json(folder / "metrics.json", metrics)
+    golden.write(folder, generator)
     manifest = Manifest(
         model_version=model_version,
         files={path.name: sha256(path) for path in sorted(folder.iterdir())},
@@ -88,7 +92,8 @@ def load(folder: Path) -> Generator:
     """Read and check a generator.
 
     Raises:
-        IncompatibleModel: a file is missing or changed, the format is another one, or the files disagree.
+        IncompatibleModel: a file is missing or changed, the format is another one, the files disagree, or
+            the golden titles come out differently.
     """
     manifest = read_manifest(folder)
     try:
@@ -108,8 +113,10 @@ def load(folder: Path) -> Generator:
             raise IncompatibleModel(f"{folder}: its tokenizer lacks tokens of its taxonomy's groups")
         network = rebuilt(config.network)
         load_model(network, str(folder / "model.safetensors"))
-        return Generator(
+        generator = Generator(
             manifest.model_version, taxonomy, pieces, network, config.title_max_pieces, config.beams
         )
     except (OSError, ValidationError, SafetensorError, RuntimeError, KeyError, ValueError) as error:
         raise IncompatibleModel(f"{folder}: {error}") from error
+    golden.check(folder, generator)
+    return generator

@@ -80,6 +80,16 @@ class Generator:
                 scores[row, column] = score
         return scores, ["none"] * len(batch)
 
+    def first_pieces(self, texts: Sequence[TextFields]) -> npt.NDArray[np.float32]:
+        """(texts, pieces): how probable each piece is as the first one written; 0 for an empty text."""
+        found = np.zeros((len(texts), self.pieces.size), np.float32)
+        for rows, prompts in self._prompts(texts):
+            with torch.inference_mode():
+                for row, prompt in zip(rows, prompts, strict=True):
+                    [logits] = self.network(input_ids=torch.tensor([prompt])).logits
+                    found[row] = logits[-1].softmax(dim=-1).numpy()
+        return found
+
     def _written(self, texts: Sequence[TextFields]) -> list[list[tuple[int, float]]]:
         answers: list[list[tuple[int, float]]] = [[] for _ in texts]
         for rows, prompts in self._prompts(texts):
