@@ -113,7 +113,8 @@ class Worker:
         self._last_epoch = 0
         self._commits = Committer(ports.source, ports.transactions, limits, now_s=ports.clock.monotonic_s())
         self._trackers = self._commits.trackers
-        self._leaving: set[TopicPartition] = set()
+        #: partitions that go, and the first offset of each that is left to its next owner
+        self._leaving: dict[TopicPartition, int] = {}
         self._lanes = Lanes()
         self._batcher: MicroBatcher[Entry] = MicroBatcher(limits.micro_batch)
         self._in_flight: dict[int, list[Entry]] = {}
@@ -278,7 +279,7 @@ class Worker:
         self._batcher.add_first(entry, entry.size_bytes, self._ports.clock.monotonic_s())
 
     def _submit(self) -> None:
-        while not self._halt.is_on and self._may_submit():
+        while self._may_submit():
             if self._batcher.due_in_s(self._ports.clock.monotonic_s()) != 0:
                 return
             entries = self._batcher.take()
@@ -293,7 +294,7 @@ class Worker:
         """However this worker ends, its successors publish at most `max_in_flight` + 1 micro-batches again:
         so many wait for their commit, or overtake one that takes long, and the others wait for that."""
         flying, most = len(self._in_flight), self._limits.max_in_flight
-        if flying >= most or self._commits.is_unheard:
+        if flying >= most or self._halt.is_on or self._commits.is_unheard:
             return False
         exposed = self._commits.exposed + sum(map(len, self._in_flight.values()))
         return not flying or exposed <= most * self._limits.micro_batch.max_events
@@ -355,7 +356,7 @@ class Worker:
         for entry in entries:
             entry.overtaken = []
             entry.start_over()
-            if entry.record.source in self._leaving or not self._held([entry]):
+            if self._is_left(entry) or not self._held([entry]):
                 self._held_bytes -= entry.size_bytes
                 self._account.count("dropped")
             elif entry.event is None or self._lanes.admit(entry):
@@ -549,26 +550,71 @@ class Worker:
             self._epochs[partition] = self._last_epoch
 
     def on_revoked(self, partitions: Sequence[TopicPartition]) -> None:
-        """A clean hand-over: drop what waits, finish what is in flight, commit, return."""
-        self._leaving = set(partitions)
+        """A clean hand-over: finish what is in flight and what lies before it, commit, return."""
+        self._leave({partition: self._reach(partition) for partition in partitions})
         try:
-            self._drop_waiting()
-            deadline_s = self._ports.clock.monotonic_s() + self._limits.revoke_timeout_s
-            while self._in_flight_leaves() and (left_s := deadline_s - self._ports.clock.monotonic_s()) > 0:
-                self._settle(timeout_s=min(left_s, _IDLE_S))
-            self._commit(self._leaving & self._trackers.keys(), wait=True)
+            self._finish_leaving()
+            self._commit(self._leaving.keys() & self._trackers.keys(), wait=True)
         finally:
+            self._leave(dict.fromkeys(partitions, 0))
             # What is still in flight may publish once more, after the next owner has; and where the last
             # commit was refused, the partitions had gone before this was heard.
             self._suspect_leaving()
             self._let_go()
 
+    def _leave(self, first_offsets: dict[TopicPartition, int]) -> None:
+        """What waits of these partitions, from these offsets on, is left to their next owners."""
+        self._leaving = first_offsets
+        self._drop(self._lanes.drop_waiting(self._is_left))
+        for entry in self._batcher.drop(self._is_left):
+            self._settle_entry(entry)
+
+    def _reach(self, partition: TopicPartition) -> int:
+        """One after the last offset that is published, or about to be, before all offsets below it are done:
+        if those were left to the next owner, it would publish this one again."""
+        tracker = self._trackers.get(partition)
+        if tracker is None or self._ports.transactions is not None:
+            return 0
+        flying = [
+            entry.record.offset + 1
+            for entries in self._in_flight.values()
+            for entry in entries
+            if entry.record.source == partition
+        ]
+        return max([tracker.published_until, *flying])
+
+    def _finish_leaving(self) -> None:
+        """Until all is done that is not left to the next owner, or time is up."""
+        deadline_s = self._ports.clock.monotonic_s() + self._limits.revoke_timeout_s
+        if any(self._leaving.values()):
+            self._commits.doubt()
+            self._commit(self._trackers, wait=True)  # heard of here: nobody polls meanwhile
+            if any(
+                self._trackers[partition].unacknowledged
+                for partition in self._leaving.keys() & self._trackers.keys()
+            ):
+                self._leave(dict.fromkeys(self._leaving, 0))  # the group has moved on
+        while self._is_leaving() and (left_s := deadline_s - self._ports.clock.monotonic_s()) > 0:
+            self._submit()
+            if self._in_flight:
+                self._settle(timeout_s=min(left_s, _IDLE_S))
+            elif self._may_submit():
+                self._ports.clock.wait(_BUSY_S)  # until the next micro-batch is due
+            else:
+                return  # the stream is halted, or the group does not answer
+
+    def _is_leaving(self) -> bool:
+        return self._in_flight_leaves() or any(
+            not tracker.is_done_to(self._leaving[partition])
+            for partition, tracker in self._trackers.items()
+            if partition in self._leaving
+        )
+
     def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
         """Somebody else has them already, and has perhaps tagged newer events: whatever this worker has
         published since it last knew better is compared with the store."""
-        self._leaving = set(partitions)
+        self._leave(dict.fromkeys(partitions, 0))
         self._suspect_leaving()
-        self._drop_waiting()
         self._let_go()
 
     def on_committed(self, next_offsets: Mapping[TopicPartition, int]) -> None:
@@ -584,22 +630,22 @@ class Worker:
             if entry.product_id is not None and entry.record.source in self._leaving
         ]
         self._healer.suspect(in_flight, self._submitted)
-        for partition in self._leaving & self._trackers.keys():
+        for partition in self._leaving.keys() & self._trackers.keys():
             for mark in self._trackers[partition].suspects():
                 self._healer.suspect([mark.product_id], self._submitted)
                 self._healer.published(mark)
-
-    def _drop_waiting(self) -> None:
-        self._drop(self._lanes.drop_waiting(lambda entry: entry.record.source in self._leaving))
-        for entry in self._batcher.drop(lambda entry: entry.record.source in self._leaving):
-            self._settle_entry(entry)
 
     def _let_go(self) -> None:
         for partition in self._leaving:
             self._epochs.pop(partition, None)
             self._trackers.pop(partition, None)
             self._account.forget_lag(partition)
-        self._leaving = set()
+        self._leaving = {}
+
+    def _is_left(self, entry: Entry) -> bool:
+        """Whether an entry is the next owner's."""
+        first_offset = self._leaving.get(entry.record.source)
+        return first_offset is not None and entry.record.offset >= first_offset
 
     def _in_flight_leaves(self) -> bool:
         return any(

@@ -98,8 +98,14 @@ MUTANTS = [
     Mutant(
         "a lost partition raises no suspicion",
         WORKER,
-        "self._leaving = set(partitions)\n        self._suspect_leaving()\n",
-        "self._leaving = set(partitions)\n",
+        "self._leave(dict.fromkeys(partitions, 0))\n        self._suspect_leaving()\n",
+        "self._leave(dict.fromkeys(partitions, 0))\n",
+    ),
+    Mutant(
+        "a hand-over leaves undone what lies before a published record",
+        WORKER,
+        "return max([tracker.published_until, *flying])",
+        "return 0",
     ),
     Mutant(
         "a commit passes what is not done",

@@ -123,12 +123,17 @@ class Lanes:
         return superseded, lane.current
 
     def drop_waiting(self, unwanted: Callable[[Entry], bool]) -> list[Entry]:
-        """Remove and return the waiting entries that are `unwanted`, with what they overtook."""
+        """Remove and return those that are `unwanted`, overtaken ones too; the rest waits on."""
         dropped: list[Entry] = []
         for lane in self._lanes.values():
-            if lane.waiting is not None and unwanted(lane.waiting):
-                dropped.extend(lane.waiting.with_overtaken())
-                lane.waiting = None
+            waiting = lane.waiting.with_overtaken() if lane.waiting is not None else []
+            lane.waiting = None
+            for entry in waiting:
+                entry.overtaken = []
+                if unwanted(entry):
+                    dropped.append(entry)
+                else:
+                    lane.waiting = _newest(lane.waiting, entry)
         return dropped
 
 

@@ -114,6 +114,15 @@ class OffsetTracker:
         """Records published and, as far as is known, not committed: a successor would publish them again."""
         return self.unacknowledged + self._published_count + len(self._published_ahead)
 
+    @property
+    def published_until(self) -> int:
+        """One after the last offset with a published record that lies behind an open one; else 0."""
+        return max(self._published_ahead, default=-1) + 1
+
+    def is_done_to(self, offset: int) -> bool:
+        """Whether every offset that was taken, and is smaller, is done."""
+        return not self._open or self._open[0] >= offset
+
     def doubt_commits(self) -> None:
         """The last commit may not have arrived: say it again."""
         self._committed = None

@@ -18,23 +18,90 @@ from tagstream.adapters.memory import MemorySource
 from tagstream.core.errors import Unavailable
 
 
-def test_a_clean_revoke_finishes_what_is_in_flight_and_drops_what_waits() -> None:
+def test_a_clean_revoke_finishes_what_is_in_flight_and_what_lies_before_it_and_drops_the_rest() -> None:
     stage = Stage(limits=replace(LIMITS, max_in_flight=1))
     stage.executor.inline = False
     for version in (1, 2, 3):
         stage.send("p1", event("p1", version))
     stage.send("p2", event("p2"))
+    stage.send("p1", event("p1", 4))
     stage.worker.turn()
     stage.clock.advance(0.1)
     stage.worker.turn()
-    assert len(stage.executor.waiting) == 1
+    assert len(stage.executor.waiting) == 1, "p1 in its first version, and p2"
     stage.executor.step()
+    stage.executor.inline = True
     stage.source.close()
     books = stage.worker.status().books
-    assert books == {"consumed": 4, "tagged": 2, "dropped": 2}
-    assert stage.committed == 1, "p2 is done, but p1's later versions before it are not"
+    assert books == {"consumed": 5, "tagged": 3, "superseded": 1, "dropped": 1}
+    assert stage.committed == 4, "up to p2, which was published; p1's fourth version is the next owner's"
     assert stage.worker.status().partitions == {}
     assert stage.balanced()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_after_a_clean_hand_over_nothing_is_published_again(seed: int) -> None:
+    rng = random.Random(seed)
+    stage = Stage(inline=False, partitions=3)
+    for _ in range(150):
+        product_id = f"p{rng.randrange(12)}"
+        value = event(product_id, rng.randrange(1, 9)) if rng.random() < 0.95 else b"?"
+        stage.send(product_id, value)
+    for _ in range(rng.randrange(4, 12)):
+        stage.worker.turn()
+        stage.clock.advance(0.3)
+        if stage.executor.waiting:
+            stage.executor.step(rng.randrange(len(stage.executor.waiting)))
+    while stage.executor.waiting:
+        stage.executor.step()
+    stage.executor.inline = True
+    stage.source.close()
+
+    next_source = MemorySource(stage.broker, "g", "product-events")
+    other = stage.new_worker(next_source)
+    for _ in range(60):
+        other.turn()
+        stage.clock.advance(0.3)
+
+    assert stage.committed == 150
+    published = [(record.key, headers(record)["revision"]) for record in stage.tags]
+    assert len(published) == len(set(published))
+    places = [
+        (told["__connect.errors.partition"], told["__connect.errors.offset"])
+        for told in map(headers, stage.dead)
+    ]
+    assert len(places) == len(set(places))
+
+
+def test_a_hand_over_that_takes_too_long_leaves_the_rest_to_the_next_owner() -> None:
+    stage = Stage(limits=replace(LIMITS, max_in_flight=1, revoke_timeout_s=0.0))
+    stage.executor.inline = False
+    stage.send("p1", event("p1", 1))
+    stage.send("p1", event("p1", 2))
+    stage.send("p2", event("p2"))
+    stage.turn(2)
+    stage.executor.step()
+    stage.worker._settle(timeout_s=0)
+    stage.source.close()
+    assert stage.committed == 1
+    assert stage.books == {"consumed": 3, "tagged": 2, "dropped": 1}
+
+
+def test_a_halted_stream_hands_over_at_once() -> None:
+    stage = Stage(limits=replace(LIMITS, max_in_flight=1))
+    stage.executor.inline = False
+    stage.send("p1", event("p1", 1))
+    stage.send("p1", event("p1", 2))
+    stage.send("p2", event("p2"))
+    stage.turn(2)
+    stage.store.halt("somebody says so")
+    stage.turn(5)
+    stage.executor.step()
+    stage.turn(1)
+    before_s = stage.clock.monotonic_s()
+    stage.source.close()
+    assert stage.clock.monotonic_s() - before_s < 1
+    assert stage.books == {"consumed": 3, "tagged": 2, "dropped": 1}
 
 
 def test_a_partition_that_moves_loses_nothing() -> None:
