@@ -602,6 +602,8 @@ class Worker:
                 self._ports.clock.wait(_BUSY_S)  # until the next micro-batch is due
             else:
                 return  # the stream is halted, or the group does not answer
+            if self._commits.is_due(self._ports.clock.monotonic_s(), self._load()):
+                self._commit(self._trackers, wait=True)
 
     def _is_leaving(self) -> bool:
         return self._in_flight_leaves() or any(

@@ -278,7 +278,7 @@ class Cell:
             "PREFIX": self.settings.prefix,
             "DELIVERY": self.options.delivery,
             "SESSION_TIMEOUT_S": SESSION_S,
-            "REVOKE_TIMEOUT_S": 5,
+            "REVOKE_TIMEOUT_S": 15,
             "COMMIT_INTERVAL_S": 0.5,
             "MICRO_BATCH_MAX_EVENTS": 16,
             "MAX_IN_FLIGHT": 2,

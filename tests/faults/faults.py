@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 import redis
-from cell import POLL_S, ROOT, SESSION_S, Cell, Fault, Skipped
+from cell import POLL_S, ROOT, SESSION_S, Cell, Consumer, Fault, Skipped
 
 from tagstream.audit import read_tags
 
@@ -78,11 +78,13 @@ def churn(cell: Cell) -> None:
     if cell.options.broker == "embedded" and cell.broker:
         raise Skipped("the embedded broker can leave such a group without an assignment for ever")
     pause_s = cell.options.join_interval_s / 2
+    left: list[Consumer] = []
     for _ in range(cell.options.joins):
         newcomer = cell.start_consumer()
         cell.last_for(pause_s)
-        leaver = cell.rng.choice([consumer for consumer in cell.living() if consumer.state()] or [newcomer])
-        leaver.signal(signal.SIGTERM)
+        stayed = [one for one in cell.living() if one.state() and one not in left]
+        left.append(cell.rng.choice(stayed or [newcomer]))
+        left[-1].signal(signal.SIGTERM)
         cell.last_for(pause_s)
 
 
