@@ -279,8 +279,9 @@ class Worker:
         self._batcher.add_first(entry, entry.size_bytes, self._ports.clock.monotonic_s())
 
     def _submit(self) -> None:
-        while self._may_submit():
-            if self._batcher.due_in_s(self._ports.clock.monotonic_s()) != 0:
+        while not self._halt.is_on and self._may_submit():
+            due_in_s = self._batcher.due_in_s(self._ports.clock.monotonic_s())
+            if due_in_s is None or (due_in_s > 0 and not self._leaving):
                 return
             entries = self._batcher.take()
             self._submitted += 1
@@ -294,7 +295,7 @@ class Worker:
         """However this worker ends, its successors publish at most `max_in_flight` + 1 micro-batches again:
         so many wait for their commit, or overtake one that takes long, and the others wait for that."""
         flying, most = len(self._in_flight), self._limits.max_in_flight
-        if flying >= most or self._halt.is_on or self._commits.is_unheard:
+        if flying >= most or self._commits.is_unheard:
             return False
         exposed = self._commits.exposed + sum(map(len, self._in_flight.values()))
         return not flying or exposed <= most * self._limits.micro_batch.max_events
@@ -331,7 +332,9 @@ class Worker:
             superseded, successor = self._lanes.finish(entry)
             for older in superseded:
                 self._done(older, "superseded")
-            if successor is not None:
+            if successor is not None and self._is_left(successor):
+                self._settle_entry(successor)
+            elif successor is not None:
                 self._queue_first(successor)
         self._drop(left_behind)
 
@@ -551,23 +554,18 @@ class Worker:
 
     def on_revoked(self, partitions: Sequence[TopicPartition]) -> None:
         """A clean hand-over: finish what is in flight and what lies before it, commit, return."""
-        self._leave({partition: self._reach(partition) for partition in partitions})
         try:
-            self._finish_leaving()
-            self._commit(self._leaving.keys() & self._trackers.keys(), wait=True)
+            self._leave({partition: self._reach(partition) for partition in partitions})
+            try:
+                self._finish_leaving()
+            finally:
+                self._commit(self._leaving.keys() & self._trackers.keys(), wait=True)
         finally:
             self._leave(dict.fromkeys(partitions, 0))
             # What is still in flight may publish once more, after the next owner has; and where the last
             # commit was refused, the partitions had gone before this was heard.
             self._suspect_leaving()
             self._let_go()
-
-    def _leave(self, first_offsets: dict[TopicPartition, int]) -> None:
-        """What waits of these partitions, from these offsets on, is left to their next owners."""
-        self._leaving = first_offsets
-        self._drop(self._lanes.drop_waiting(self._is_left))
-        for entry in self._batcher.drop(self._is_left):
-            self._settle_entry(entry)
 
     def _reach(self, partition: TopicPartition) -> int:
         """One after the last offset that is published, or about to be, before all offsets below it are done:
@@ -578,38 +576,43 @@ class Worker:
         flying = [
             entry.record.offset + 1
             for entries in self._in_flight.values()
-            for entry in entries
+            for entry in self._held(entries)
             if entry.record.source == partition
         ]
         return max([tracker.published_until, *flying])
 
+    def _leave(self, first_offsets: dict[TopicPartition, int]) -> None:
+        """What waits of these partitions, from these offsets on, is left to their next owners."""
+        self._leaving = first_offsets
+        self._drop(self._lanes.drop_waiting(self._is_left))
+        for entry in self._batcher.drop(self._is_left):
+            self._settle_entry(entry)
+
     def _finish_leaving(self) -> None:
-        """Until all is done that is not left to the next owner, or time is up."""
-        deadline_s = self._ports.clock.monotonic_s() + self._limits.revoke_timeout_s
+        """Until all is done that is not left to the next owners, or time is up."""
         if any(self._leaving.values()):
             self._commits.doubt()
             self._commit(self._trackers, wait=True)  # heard of here: nobody polls meanwhile
-            if any(
-                self._trackers[partition].unacknowledged
-                for partition in self._leaving.keys() & self._trackers.keys()
-            ):
-                self._leave(dict.fromkeys(self._leaving, 0))  # the group has moved on
+            leaving = [tracker for part, tracker in self._trackers.items() if part in self._leaving]
+            if any(tracker.unacknowledged for tracker in leaving):  # the group has moved on
+                self._leave(dict.fromkeys(self._leaving, 0))
+        goes_on = any(self._leaving.values())
+        deadline_s = self._ports.clock.monotonic_s() + self._limits.revoke_timeout_s
         while self._is_leaving() and (left_s := deadline_s - self._ports.clock.monotonic_s()) > 0:
-            self._submit()
-            if self._in_flight:
-                self._settle(timeout_s=min(left_s, _IDLE_S))
-            elif self._may_submit():
-                self._ports.clock.wait(_BUSY_S)  # until the next micro-batch is due
-            else:
-                return  # the stream is halted, or the group does not answer
-            if self._commits.is_due(self._ports.clock.monotonic_s(), self._load()):
+            if goes_on:
+                self._submit()
+            is_stuck = self._halt.is_on or self._commits.is_unheard or not self._in_flight
+            if is_stuck and not self._in_flight_leaves():
+                return
+            self._settle(timeout_s=min(left_s, _IDLE_S))
+            if goes_on and self._commits.is_due(self._ports.clock.monotonic_s(), self._load()):
                 self._commit(self._trackers, wait=True)
 
     def _is_leaving(self) -> bool:
         return self._in_flight_leaves() or any(
-            not tracker.is_done_to(self._leaving[partition])
-            for partition, tracker in self._trackers.items()
-            if partition in self._leaving
+            not self._trackers[partition].is_done_to(first_offset)
+            for partition, first_offset in self._leaving.items()
+            if partition in self._trackers
         )
 
     def on_lost(self, partitions: Sequence[TopicPartition]) -> None:
