@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import random
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +15,10 @@ sys.path.insert(0, str(Path(__file__).parent))
 from stage import LIMITS, Stage, event, headers
 
 from tagstream.adapters.memory import MemorySource
+from tagstream.core.batching import MicroBatchLimits
 from tagstream.core.errors import Unavailable
+from tagstream.core.halting import DeadLetterLimits
+from tagstream.core.ports import OutRecord
 
 
 def test_a_clean_revoke_finishes_what_is_in_flight_and_what_lies_before_it_and_drops_the_rest() -> None:
@@ -40,12 +43,16 @@ def test_a_clean_revoke_finishes_what_is_in_flight_and_what_lies_before_it_and_d
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_after_a_clean_hand_over_nothing_is_published_again(seed: int) -> None:
+@pytest.mark.parametrize("poisonous", [0.0, 0.5])
+def test_after_a_clean_hand_over_nothing_is_published_again(seed: int, poisonous: float) -> None:
     rng = random.Random(seed)
-    stage = Stage(inline=False, partitions=3)
+    limits = replace(LIMITS, dead_letters=DeadLetterLimits(max_run=1000, max_ratio=1.0))
+    stage = Stage(inline=False, partitions=3, limits=limits)
+    stage.tagger.poison = {"poison"}
     for _ in range(150):
         product_id = f"p{rng.randrange(12)}"
-        value = event(product_id, rng.randrange(1, 9)) if rng.random() < 0.95 else b"?"
+        title = "poison" if rng.random() < poisonous else "A red shirt"
+        value = event(product_id, rng.randrange(1, 9), title) if rng.random() < 0.95 else b"?"
         stage.send(product_id, value)
     for _ in range(rng.randrange(4, 12)):
         stage.worker.turn()
@@ -56,21 +63,63 @@ def test_after_a_clean_hand_over_nothing_is_published_again(seed: int) -> None:
         stage.executor.step()
     stage.executor.inline = True
     stage.source.close()
+    assert stage.balanced()
 
-    next_source = MemorySource(stage.broker, "g", "product-events")
-    other = stage.new_worker(next_source)
+    other = stage.new_worker(MemorySource(stage.broker, "g", "product-events"))
     for _ in range(60):
         other.turn()
         stage.clock.advance(0.3)
 
     assert stage.committed == 150
-    published = [(record.key, headers(record)["revision"]) for record in stage.tags]
+    published = [(record.key, record.value is None, headers(record)["revision"]) for record in stage.tags]
     assert len(published) == len(set(published))
     places = [
         (told["__connect.errors.partition"], told["__connect.errors.offset"])
         for told in map(headers, stage.dead)
     ]
     assert len(places) == len(set(places))
+
+
+def test_a_long_hand_over_commits_as_it_goes() -> None:
+    stage = Stage(inline=False)
+    for n in range(100):
+        stage.send(f"p{n}", event(f"p{n}"))
+    stage.send("p0", event("p0", 2))
+    stage.turn(2)
+    stage.executor.step()
+    stage.turn(2)
+    flying = [entry.record.offset for entries in stage.worker._in_flight.values() for entry in entries]
+    assert 100 in flying, "the second version of p0 goes as soon as the first is done"
+    while stage.executor.waiting:
+        stage.executor.step()
+    at_stake: list[int] = []
+    publish = stage.publisher.publish
+
+    def watched(records: Sequence[OutRecord]) -> None:
+        publish(records)
+        offsets = [int(headers(record)["source_offset"]) for record in stage.tags]
+        at_stake.append(sum(offset >= stage.committed for offset in offsets))
+
+    stage.publisher.publish = watched  # type: ignore[method-assign]
+    stage.executor.inline = True
+    stage.source.close()
+    assert stage.committed == 101
+    assert len(at_stake) > 20
+    assert max(at_stake) <= (LIMITS.max_in_flight + 1) * LIMITS.micro_batch.max_events
+
+
+def test_a_hand_over_does_not_wait_for_a_micro_batch_to_be_due() -> None:
+    patient = MicroBatchLimits(max_events=4, flush_timeout_s=60)
+    stage = Stage(inline=False, limits=replace(LIMITS, micro_batch=patient))
+    for product_id, version in (("p1", 1), ("p1", 2), ("p2", 1), ("p3", 1), ("p4", 1)):
+        stage.send(product_id, event(product_id, version))
+    stage.turn(2)
+    stage.executor.step()
+    stage.executor.inline = True
+    before_s = stage.clock.monotonic_s()
+    stage.source.close()
+    assert stage.clock.monotonic_s() - before_s < 1
+    assert stage.committed == 5
 
 
 def test_a_hand_over_that_takes_too_long_leaves_the_rest_to_the_next_owner() -> None:
