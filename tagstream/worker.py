@@ -139,6 +139,8 @@ class Worker:
         try:
             while not self._stopping.is_set():
                 self.turn()
+            # While a client says goodbye, the group hears nothing of it and may give it up.
+            self.on_revoked(list(self._trackers))
         finally:
             try:
                 self._ports.source.close()  # revokes: what is in flight is finished and committed

@@ -18,7 +18,7 @@ from tagstream.adapters.memory import MemorySource
 from tagstream.core.batching import MicroBatchLimits
 from tagstream.core.errors import Unavailable
 from tagstream.core.halting import DeadLetterLimits
-from tagstream.core.ports import OutRecord
+from tagstream.core.ports import OutRecord, Record
 
 
 def test_a_clean_revoke_finishes_what_is_in_flight_and_what_lies_before_it_and_drops_the_rest() -> None:
@@ -120,6 +120,30 @@ def test_a_hand_over_does_not_wait_for_a_micro_batch_to_be_due() -> None:
     stage.source.close()
     assert stage.clock.monotonic_s() - before_s < 1
     assert stage.committed == 5
+
+
+def test_a_worker_that_stops_hands_over_before_it_says_goodbye_to_its_group() -> None:
+    stage = Stage()
+    for n in range(6):
+        stage.send(f"p{n}", event(f"p{n}"))
+    poll, close = stage.source.poll, stage.source.close
+    committed_before: list[int] = []
+
+    def poll_and_stop(max_records: int, timeout_s: float) -> list[Record]:
+        records = poll(max_records, timeout_s)
+        if records:
+            stage.worker.stop()
+        return records
+
+    def watched_close() -> None:
+        committed_before.append(stage.committed)
+        close()
+
+    stage.source.poll, stage.source.close = poll_and_stop, watched_close  # type: ignore[method-assign]
+    stage.worker.run()
+    assert committed_before == [4], "a micro-batch of four was done, the other two are the next owner's"
+    assert stage.committed == 4
+    assert stage.books == {"consumed": 6, "tagged": 4, "dropped": 2}
 
 
 def test_a_hand_over_that_takes_too_long_leaves_the_rest_to_the_next_owner() -> None:
