@@ -183,6 +183,7 @@ def tried(mutant: Mutant, copy: Path) -> str:
 def failures(copy: Path, tests: tuple[str, ...]) -> list[str]:
     """The tests that fail, or how else the run ended."""
     command = [sys.executable, "-m", "pytest", "-q", "--tb=no", "--show-capture=no", "-p", "no:logging"]
+    command += ["--timeout", "60"]  # one that would never end is named too
     command += ["-p", "no:cacheprovider", *tests]
     try:
         run = subprocess.run(
