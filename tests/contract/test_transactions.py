@@ -100,7 +100,10 @@ class Ledger(ABC):
         return [OutRecord(self.tags, b"k", value.encode()) for value in values]
 
     def shows(self, *values: str, next_offset: int) -> None:
-        until(lambda: (self.visible(), self.committed()) == (list(values), next_offset))
+        """Raises AssertionError with what it shows instead."""
+        wanted, deadline_s = (list(values), next_offset), time.monotonic() + _PATIENCE_S
+        while (shown := (self.visible(), self.committed())) != wanted:
+            assert time.monotonic() < deadline_s, f"{shown} in place of {wanted}"
 
 
 class MemoryLedger(Ledger):
