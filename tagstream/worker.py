@@ -592,13 +592,13 @@ class Worker:
 
     def _finish_leaving(self) -> None:
         """Until all is done that is not left to the next owners, or time is up."""
-        if any(self._leaving.values()):
+        if goes_on := any(self._leaving.values()):
             self._commits.doubt()
             self._commit(self._trackers, wait=True)  # heard of here: nobody polls meanwhile
             leaving = [tracker for part, tracker in self._trackers.items() if part in self._leaving]
             if any(tracker.unacknowledged for tracker in leaving):  # the group has moved on
+                goes_on = False
                 self._leave(dict.fromkeys(self._leaving, 0))
-        goes_on = any(self._leaving.values())
         deadline_s = self._ports.clock.monotonic_s() + self._limits.revoke_timeout_s
         while self._is_leaving() and (left_s := deadline_s - self._ports.clock.monotonic_s()) > 0:
             if goes_on:

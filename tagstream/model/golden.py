@@ -7,6 +7,7 @@ drawn here, so that no photograph travels with a model.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -23,7 +24,7 @@ from tagstream.core.ports import MicroBatch, TextFields
 #: channels or a wrong mean move them by more than 0.2 (a test holds both).
 TOLERANCE = 0.08
 
-_TEXTS = (
+TEXTS = (
     TextFields("Nike Men Black Running Shoes"),
     TextFields("Women Red Printed Cotton Kurta", brand="Fabindia"),
     TextFields("Fossil Men Brown Leather Wallet", attributes={"colour": "brown", "size": "M"}),
@@ -58,7 +59,7 @@ def batch() -> MicroBatch:
     for place, colour in enumerate(_COLOURS):
         images.append(None if colour is None else _drawn(place, colour))
     images[12] = b"\xff\xd8 this is no picture"
-    return MicroBatch(list(_TEXTS), images)
+    return MicroBatch(list(TEXTS), images)
 
 
 def _drawn(place: int, colour: tuple[int, int, int]) -> bytes:
@@ -72,6 +73,16 @@ def _drawn(place: int, colour: tuple[int, int, int]) -> bytes:
     return encoded.tobytes()
 
 
+def packed(texts: Sequence[TextFields]) -> npt.NDArray[np.uint8]:
+    fields = [text._replace(attributes=dict(text.attributes))._asdict() for text in texts]
+    return np.frombuffer(json.dumps(fields, ensure_ascii=False).encode(), np.uint8)
+
+
+def unpacked(stored: npt.NDArray[np.uint8]) -> list[TextFields]:
+    """Raises ValueError or TypeError for what `packed` has not made."""
+    return [TextFields(**fields) for fields in json.loads(stored.tobytes())]
+
+
 def write(path: Path, tagger: Scorer) -> None:
     """Inputs as bytes, so that a later encoder cannot change them, beside what `tagger` says of them.
 
@@ -81,11 +92,10 @@ def write(path: Path, tagger: Scorer) -> None:
     scores, uses = tagger.score(inputs)
     if not np.isfinite(scores).all():
         raise ValueError("this tagger gives scores that are no numbers")
-    texts = [text._replace(attributes=dict(text.attributes))._asdict() for text in inputs.texts]
     encoded = [image or b"" for image in inputs.images]
     np.savez_compressed(
         path,
-        texts=np.frombuffer(json.dumps(texts, ensure_ascii=False).encode(), np.uint8),
+        texts=packed(inputs.texts),
         images=np.frombuffer(b"".join(encoded), np.uint8),
         image_bytes=np.asarray([len(image) for image in encoded], np.int64),
         uses=np.frombuffer(json.dumps(uses).encode(), np.uint8),
@@ -98,7 +108,7 @@ def read(path: Path) -> tuple[MicroBatch, npt.NDArray[np.float32], list[ImageUse
     """(inputs, expected scores, expected picture outcomes, tolerance). Raises IncompatibleModel."""
     try:
         with np.load(path, allow_pickle=False) as stored:
-            texts = [TextFields(**fields) for fields in json.loads(stored["texts"].tobytes())]
+            texts = unpacked(stored["texts"])
             ends = np.cumsum(stored["image_bytes"])
             everything = stored["images"].tobytes()
             images = [

@@ -6,13 +6,11 @@ machine's rounding may write the other one.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 
 from tagstream.core.errors import IncompatibleModel
-from tagstream.core.ports import TextFields
 from tagstream.model import golden
 from tagstream.model.generation.generator import Generator
 
@@ -23,15 +21,11 @@ TOLERANCE = 0.02
 
 def write(folder: Path, generator: Generator) -> None:
     """Raises ValueError for probabilities that are not finite."""
-    texts = golden.batch().texts
-    expected = generator.first_pieces(texts)
+    expected = generator.first_pieces(golden.TEXTS)
     if not np.isfinite(expected).all():
         raise ValueError("this generator gives probabilities that are no numbers")
-    fields = [text._replace(attributes=dict(text.attributes))._asdict() for text in texts]
     np.savez_compressed(
-        folder / GOLDEN,
-        texts=np.frombuffer(json.dumps(fields, ensure_ascii=False).encode(), np.uint8),
-        expected=expected.astype(np.float16),
+        folder / GOLDEN, texts=golden.packed(golden.TEXTS), expected=expected.astype(np.float16)
     )
 
 
@@ -39,7 +33,7 @@ def check(folder: Path, generator: Generator) -> None:
     """Raises IncompatibleModel where the generator, or this machine, does not do what was done at saving."""
     try:
         with np.load(folder / GOLDEN, allow_pickle=False) as stored:
-            texts = [TextFields(**fields) for fields in json.loads(stored["texts"].tobytes())]
+            texts = golden.unpacked(stored["texts"])
             expected = stored["expected"].astype(np.float32)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise IncompatibleModel(f"{folder}: the golden titles cannot be read: {error}") from error
