@@ -39,10 +39,13 @@ def _kafka(settings: Settings, replication: int) -> list[Checked]:
     admin = topic_admin(settings)
     plans = topic_plans(settings, replication=replication)
     differences = admin.describe(plans, replication=replication)
+    outputs = [settings.topics.tags, settings.topics.dead_letters]
+    # Exactly once, a worker looks whether what it has committed is shown.
+    read_back = outputs if settings.delivery == "exactly_once" else []
     rights = missing_rights(
         settings.kafka_bootstrap_servers,
-        read=[settings.topics.events],
-        write=[settings.topics.tags, settings.topics.dead_letters],
+        read=[settings.topics.events, *read_back],
+        write=outputs,
         group=settings.consumer_group,
         transactional_id=settings.consumer_group if settings.delivery == "exactly_once" else "",
         client_config=settings.kafka_client_config,

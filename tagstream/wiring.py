@@ -18,7 +18,8 @@ from tagstream.adapters.kafka_publisher import KafkaPublisher
 from tagstream.adapters.kafka_source import KafkaSource
 from tagstream.adapters.registry import BUNDLED, Registry
 from tagstream.adapters.store import RedisStore
-from tagstream.adapters.transactions import KafkaTransactions, hides_aborted_records
+from tagstream.adapters.transaction_probe import hides_aborted_records
+from tagstream.adapters.transactions import KafkaTransactions
 from tagstream.champion import Champion
 from tagstream.core.account import WorkerStatus
 from tagstream.core.errors import BadSettings, StartOver, Unavailable

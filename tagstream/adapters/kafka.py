@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import confluent_kafka as ck
 
@@ -17,6 +17,8 @@ from tagstream.core.errors import BadSettings
 from tagstream.core.ports import Record
 
 log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 MIB = 2**20
 #: A record of 25 MiB (a dead letter: an event of 24 MiB and its headers) and its batch's framing.
@@ -50,6 +52,23 @@ def connect(kind: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> An
     except (ck.KafkaException, ValueError, TypeError) as error:
         reason = error.args[0].str() if isinstance(error, ck.KafkaException) else error
         raise BadSettings(f"the Kafka client refuses its settings: {reason}") from error
+
+
+def served(call: Callable[[float], _T], timeout_s: float) -> _T:
+    """A producer's method that serves delivery reports on the way. librdkafka's fatal error is set as an
+    exception before the reports of the same turn are called; whatever they call makes a SystemError of it.
+
+    Raises KafkaException, like the call itself. The reports of such a turn are lost.
+    """
+    try:
+        return call(timeout_s)
+    except SystemError as error:
+        cause = error.__cause__
+        while isinstance(cause, SystemError):
+            cause = cause.__cause__
+        if isinstance(cause, ck.KafkaException):
+            raise cause from None
+        raise
 
 
 def record_of(message: Any) -> Record:

@@ -11,7 +11,7 @@ from typing import Any
 
 import confluent_kafka as ck
 
-from tagstream.adapters.kafka import MIB, RECORD_MAX_BYTES, connect, librdkafka_log, log_error
+from tagstream.adapters.kafka import MIB, RECORD_MAX_BYTES, connect, librdkafka_log, log_error, served
 from tagstream.core.errors import Unavailable
 from tagstream.core.ports import OutRecord
 
@@ -38,6 +38,24 @@ def producer_config(
         "logger": librdkafka_log,
         "error_cb": log_error,
         **client_config,
+    }
+
+
+#: The broker aborts a transaction that is open for longer; librdkafka keeps no record for longer either.
+TRANSACTION_TIMEOUT_S = 10.0
+
+
+def transactional_config(
+    bootstrap_servers: str, transactional_id: str, client_config: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What every transactional producer has in common; `client_config` wins, except on timeouts."""
+    config = producer_config(bootstrap_servers, TRANSACTION_TIMEOUT_S, client_config)
+    config.pop("message.timeout.ms", None)  # the other name of delivery.timeout.ms
+    timeout_ms = int(TRANSACTION_TIMEOUT_S * 1000)
+    return config | {
+        "transactional.id": transactional_id,
+        "transaction.timeout.ms": timeout_ms,
+        "delivery.timeout.ms": timeout_ms,
     }
 
 
@@ -84,7 +102,7 @@ class KafkaPublisher:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._producer = connect(ck.Producer, self._config)
-        self._poller = threading.Thread(target=self._serve_reports, name="kafka-reports", daemon=True)
+        self._poller = threading.Thread(target=self._served, name="kafka-reports", daemon=True)
         self._poller.start()
 
     def publish(self, records: Sequence[OutRecord]) -> None:
@@ -114,11 +132,11 @@ class KafkaPublisher:
         self._poller.join()
         self._producer.flush(1.0)
 
-    def _serve_reports(self) -> None:
+    def _served(self) -> None:
         while not self._closed.is_set():
             producer = self._producer
             try:
-                producer.poll(0.1)
+                served(producer.poll, 0.1)
             except ck.KafkaException as error:
                 self._renew_if_fatal(producer, error.args[0])
 
@@ -133,7 +151,7 @@ class KafkaPublisher:
             self._producer = connect(ck.Producer, self._config)
         with contextlib.suppress(ck.KafkaException):  # says the same once more
             producer.purge()
-            producer.flush(1.0)  # whoever waits for the old one learns now, not at the deadline
+            served(producer.flush, 1.0)  # whoever waits for the old one learns now, not at the deadline
 
 
 def produce(producer: Any, record: OutRecord, report: Callable[..., None], deadline_s: float) -> None:
@@ -152,7 +170,7 @@ def produce(producer: Any, record: OutRecord, report: Callable[..., None], deadl
         except BufferError:
             if time.monotonic() > deadline_s:
                 raise TimeoutError("the queue of unacknowledged records is full") from None
-            producer.poll(0.05)
+            served(producer.poll, 0.05)
         else:
             return
 

@@ -48,10 +48,8 @@ def missing_rights(
 
 
 def _on_topics(admin: Any, read: Sequence[str], write: Sequence[str], timeout_s: float) -> list[str]:
-    wanted = dict.fromkeys(read, "READ") | dict.fromkeys(write, "WRITE")
-    futures = admin.describe_topics(
-        ck.TopicCollection(list(wanted)), include_authorized_operations=True, request_timeout=timeout_s
-    )
+    topics = ck.TopicCollection(list(dict.fromkeys([*read, *write])))
+    futures = admin.describe_topics(topics, include_authorized_operations=True, request_timeout=timeout_s)
     missing = []
     for topic, future in futures.items():
         try:
@@ -63,8 +61,15 @@ def _on_topics(admin: Any, read: Sequence[str], write: Sequence[str], timeout_s:
                 allowed = []
             else:
                 raise Unavailable(f"the broker does not answer: {error.args[0].str()}") from error
-        if allowed is not None and wanted[topic] not in {operation.name for operation in allowed}:
-            missing.append(f"ACL {wanted[topic]} on topic {topic} is missing: grant it to this user.")
+        if allowed is None:
+            continue
+        wanted = ["READ"] * (topic in read) + ["WRITE"] * (topic in write)
+        granted = {operation.name for operation in allowed}
+        missing += [
+            f"ACL {right} on topic {topic} is missing: grant it to this user."
+            for right in wanted
+            if right not in granted
+        ]
     return missing
 
 

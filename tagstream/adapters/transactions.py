@@ -1,4 +1,12 @@
-"""Exactly-once delivery on Kafka's transactions, and the question whether a broker can be trusted with it."""
+"""Exactly-once delivery on Kafka's transactions.
+
+A transaction is over when its coordinator says so; what a reader sees depends on the marks that the
+coordinator then writes to every partition. Kafka (4.4) passes over a partition that has no leader at that
+moment: after a crash of a lone broker that is every one. What has no mark stays open, and the producer's next
+transaction there decides over both: it hides what was committed if it is rolled back, and shows what was
+rolled back if it is committed. So whenever anything went wrong, what may be open is swept: closed for good by
+a transaction that is rolled back; and what was committed, and is not shown then, is sent again.
+"""
 
 from __future__ import annotations
 
@@ -12,23 +20,27 @@ from typing import Any, Literal
 from uuid import uuid4
 
 import confluent_kafka as ck
-from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
-from tagstream.adapters.kafka import connect, has_leaders
-from tagstream.adapters.kafka_publisher import produce, producer_config
+from tagstream.adapters.kafka import connect, served
+from tagstream.adapters.kafka_publisher import TRANSACTION_TIMEOUT_S, produce, transactional_config
 from tagstream.adapters.kafka_source import KafkaSource
+from tagstream.adapters.read_committed import partitions_shown
 from tagstream.core.errors import TransactionAborted, Unavailable
 from tagstream.core.ports import OutRecord, TopicPartition
 
 log = logging.getLogger(__name__)
 
-#: The broker aborts a transaction that is open for longer; librdkafka keeps no record for longer either.
-_TRANSACTION_TIMEOUT_S = 10.0
 #: One call of `commit`: as long as this for the work, and then as long as that to undo it.
 _WORK_TIMEOUT_S = 7.0
 _ABORT_TIMEOUT_S = 3.0
+#: What was committed longer ago than this, before anything went wrong, has been marked; and it may have been
+#: compacted, so that not to be shown means nothing.
+_MARKED_AFTER_S = 60 * TRANSACTION_TIMEOUT_S
 
 _KAFKA = ck.KafkaError
+
+#: Records of a transaction: partition → offset and record, in order. In a partition their fate is one.
+_Written = dict[TopicPartition, list[tuple[int, OutRecord]]]
 
 
 class KafkaTransactions:
@@ -55,11 +67,18 @@ class KafkaTransactions:
             BadSettings: librdkafka refuses the settings.
         """
         self._source = source
-        self._config = _transactional(bootstrap_servers, transactional_id, client_config)
+        self._reading = {**(client_config or {}), "bootstrap.servers": bootstrap_servers}
+        self._reading["group.id"] = transactional_id
+        unique_id = f"{transactional_id}-{uuid4().hex}"
+        self._config = transactional_config(bootstrap_servers, unique_id, client_config or {})
         self._producer = connect(ck.Producer, self._config)
         self._is_initialised = False
-        self._written: set[str] = set()
-        self._next: Literal["send", "end", "look"] = "send"
+        self._is_suspect = False
+        self._topics: set[str] = set()
+        self._written: _Written = {}
+        self._committed: _Written = {}
+        self._committed_s = 0.0
+        self._next: Literal["send", "end", "look", "mend"] = "send"
 
     def commit(self, records: Sequence[OutRecord], next_offsets: Mapping[TopicPartition, int]) -> None:
         """See the port. Takes about 10 s at most."""
@@ -70,7 +89,11 @@ class KafkaTransactions:
         if self._next == "end":
             self._end(deadline_s)
         if self._next == "look":
-            self._look(next_offsets, deadline_s)
+            self._look(deadline_s)
+        if self._next == "mend":
+            with _undecided():
+                self._mend(next_offsets, deadline_s)
+            self._next = "send"
 
     def close(self) -> None:
         self._producer.purge()
@@ -81,34 +104,16 @@ class KafkaTransactions:
     ) -> None:
         """All of a transaction but its end. Raises TransactionAborted: none of it."""
         group = self._source.group_metadata(next_offsets.keys())
+        if self._is_suspect:
+            self._mend({}, deadline_s)
         self._initialise(deadline_s)
-        self._written |= {record.topic for record in records}
-        offsets = [ck.TopicPartition(*partition, offset) for partition, offset in next_offsets.items()]
-        try:
-            self._producer.begin_transaction()
-            for record in records:
-                produce(self._producer, record, _ignore_report, deadline_s)
-            waiting = self._producer.flush(_left_s(deadline_s))
-            if waiting:
-                raise TimeoutError(f"{waiting} of {len(records)} records are not acknowledged")
-            send = partial(self._producer.send_offsets_to_transaction, offsets, group, _left_s(deadline_s))
-            _within(deadline_s, send)
-        except TimeoutError as error:
-            # Not aborted: the call that hangs is the only one that this producer allows.
-            self._replace()
-            raise TransactionAborted(f"a transaction was given up: {error}") from error
-        except ck.KafkaException as error:
-            if not self._abort():
-                self._replace()
-            raise TransactionAborted(f"a transaction was rolled back: {error.args[0]}") from error
+        self._write(records, next_offsets, group, deadline_s)
 
     def _initialise(self, deadline_s: float) -> None:
-        """Also ends what a producer that was replaced has left open. Raises TransactionAborted."""
+        """Also ends what a producer that was replaced has left undecided. Raises TransactionAborted."""
         if self._is_initialised:
             return
         try:
-            if leaderless := self._leaderless(deadline_s):
-                raise TransactionAborted(f"no leader is known for partitions of {', '.join(leaderless)}")
             self._producer.init_transactions(_left_s(deadline_s))
         except ck.KafkaException as error:
             if not _may_still_work(error):
@@ -116,20 +121,44 @@ class KafkaTransactions:
             raise TransactionAborted(f"the broker grants no transactions: {error.args[0]}") from error
         self._is_initialised = True
 
-    def _leaderless(self, deadline_s: float) -> list[str]:
-        """Topics of which a partition has no leader. What was left open there would not be marked as rolled
-        back now (Kafka 4.4 passes over such partitions), and the next commit would commit it."""
-        if not self._written:
-            return []
-        known = self._producer.list_topics(timeout=_left_s(deadline_s)).topics
-        written = sorted({*self._written, "__consumer_offsets"} & known.keys())
-        return [name for name in written if not has_leaders(known[name])]
+    def _write(
+        self,
+        records: Sequence[OutRecord],
+        next_offsets: Mapping[TopicPartition, int],
+        group: Any,
+        deadline_s: float,
+    ) -> None:
+        """A new transaction with these. Raises TransactionAborted: none of it."""
+        self._written = {}
+        self._topics |= {record.topic for record in records}
+        offsets = [ck.TopicPartition(*partition, offset) for partition, offset in next_offsets.items()]
+        try:
+            self._producer.begin_transaction()
+            for record in records:
+                produce(self._producer, record, partial(_note, self._written, record), deadline_s)
+            waiting = served(self._producer.flush, _left_s(deadline_s))
+            if waiting:
+                raise TimeoutError(f"{waiting} of {len(records)} records are not acknowledged")
+            send = partial(self._producer.send_offsets_to_transaction, offsets, group, _left_s(deadline_s))
+            if offsets:
+                _within(deadline_s, send)
+        except TimeoutError as error:
+            # Not aborted: the call that hangs is the only one that this producer allows.
+            self._suspect()
+            self._replace()
+            raise TransactionAborted(f"a transaction was given up: {error}") from error
+        except ck.KafkaException as error:
+            self._suspect()
+            if not self._abort():
+                self._replace()
+            raise TransactionAborted(f"a transaction was rolled back: {error.args[0]}") from error
 
     def _end(self, deadline_s: float) -> None:
-        """Commit. The next is to look if only the offsets can tell how it ended."""
+        """Commit. The next is to look if only the records can tell how it ended."""
         try:
-            self._producer.commit_transaction(_left_s(deadline_s))
+            served(self._producer.commit_transaction, _left_s(deadline_s))
         except ck.KafkaException as error:
+            self._suspect()
             if _may_still_work(error):
                 raise Unavailable(f"a transaction is not decided yet: {error.args[0]}") from error
             if error.args[0].txn_requires_abort() and self._abort():
@@ -139,153 +168,124 @@ class KafkaTransactions:
             self._next = "look"
             self._replace()
         else:
-            self._next = "send"
+            self._is_committed()
 
-    def _look(self, next_offsets: Mapping[TopicPartition, int], deadline_s: float) -> None:
-        """Its producer is gone: it was committed if, and only if, its offsets are there. Whoever else may
-        have committed them has published the same records."""
-        try:
-            self._initialise(deadline_s)
-        except TransactionAborted as error:
-            raise Unavailable(f"a transaction is not decided yet: {error}") from error
-        stand = self._source.committed(next_offsets.keys(), _left_s(deadline_s))
-        self._next = "send"
-        if any(stand[partition] < offset for partition, offset in next_offsets.items()):
+    def _look(self, deadline_s: float) -> None:
+        """Its producer is gone: it was committed if, and only if, any record of it is shown, when nothing of
+        it is open any more. One of which all are hidden then, or without a record, can be sent again."""
+        with _undecided():
+            self._sweep(deadline_s)
+            shown = self._shown(self._written, deadline_s)
+        if not shown:
+            self._next = "send"
             raise TransactionAborted("a transaction was rolled back: its producer was given up")
+        self._is_committed()
+
+    def _is_committed(self) -> None:
+        # Beside what was committed before, as long as it may not be marked: the sweep would hide it, too.
+        earlier = self._committed if self._is_suspect else {}
+        self._committed, self._written = {**earlier, **self._written}, {}
+        self._committed_s = time.monotonic()
+        self._next = "mend" if self._is_suspect else "send"
+
+    def _suspect(self) -> None:
+        if not self._is_suspect and time.monotonic() - self._committed_s > _MARKED_AFTER_S:
+            self._committed = {}
+        self._is_suspect = True
+
+    def _mend(self, next_offsets: Mapping[TopicPartition, int], deadline_s: float) -> None:
+        """Leave nothing open, and show what was committed last. Its offsets go again, which harms nobody.
+        Raises TransactionAborted: not done yet."""
+        self._sweep(deadline_s)
+        shown = self._shown(self._committed, deadline_s)
+        hidden = {partition: of for partition, of in self._committed.items() if partition not in shown}
+        records = [record for of in hidden.values() for _, record in of]
+        if records:
+            log.warning("%d records are committed, but hidden, and are sent again", len(records))
+        try:
+            group = self._source.group_metadata(next_offsets.keys())
+        except TransactionAborted:  # the offsets are the next owner's now
+            group, next_offsets = None, {}
+        if records or next_offsets:
+            self._write(records, next_offsets, group, deadline_s)
+            # These are to be shown now, in place of those, however the transaction ends.
+            self._committed, self._written = {**self._committed, **self._written}, {}
+            self._commit_or_replace(deadline_s)
+        self._is_suspect, self._committed = False, {}
+
+    def _sweep(self, deadline_s: float) -> None:
+        """Close what an earlier transaction may have left open, wherever this producer has written. Raises
+        TransactionAborted: not done yet."""
+        self._initialise(deadline_s)
+        failures: list[ck.KafkaError] = []
+        report = partial(_note_failure, failures)
+        try:
+            known = self._producer.list_topics(timeout=_left_s(deadline_s)).topics
+            self._producer.begin_transaction()
+            for topic in sorted(self._topics & known.keys()):
+                for number in known[topic].partitions:
+                    self._producer.produce(topic, None, b"aborted", partition=number, on_delivery=report)
+            if served(self._producer.flush, _left_s(deadline_s)) or failures:
+                raise TimeoutError(f"not every partition can be written to {failures[:1]}")
+            served(self._producer.abort_transaction, _left_s(deadline_s))
+        except (TimeoutError, ck.KafkaException) as error:
+            self._replace()
+            raise TransactionAborted(f"an earlier transaction may be open still: {error}") from error
+
+    def _shown(self, written: _Written, deadline_s: float) -> set[TopicPartition]:
+        """Where these are shown. Raises TransactionAborted: it cannot be told yet."""
+        if not written:
+            return set()
+        offsets = {partition: of[0][0] for partition, of in written.items()}
+        try:
+            return partitions_shown(offsets, self._reading, deadline_s)
+        except (TimeoutError, ck.KafkaException) as error:
+            raise TransactionAborted(f"an earlier transaction may be open still: {error}") from error
 
     def _abort(self) -> bool:
         """False: whether it is rolled back is for the broker to say."""
         try:
-            self._producer.abort_transaction(_ABORT_TIMEOUT_S)
+            served(self._producer.abort_transaction, _ABORT_TIMEOUT_S)
         except ck.KafkaException as error:
             log.warning("the transactional producer cannot abort: %s", error.args[0])
             return False
         return True
 
+    def _commit_or_replace(self, deadline_s: float) -> None:
+        """Raises TransactionAborted: the broker has not said that it is committed."""
+        try:
+            served(self._producer.commit_transaction, _left_s(deadline_s))
+        except ck.KafkaException as error:
+            self._replace()
+            raise TransactionAborted(f"a transaction is not decided yet: {error.args[0]}") from error
+
     def _replace(self) -> None:
-        """By one with the same id: when it is initialised, the broker ends what the old one left open."""
+        """By one with the same id: to initialise it is to end what the old one has left undecided."""
         old, self._producer = self._producer, connect(ck.Producer, self._config)
         self._is_initialised = False
         with contextlib.suppress(ck.KafkaException):  # says the same once more
             old.purge()
-            old.flush(0)
-
-
-_INITIALISE_PAUSE_S = 0.2
-
-
-def hides_aborted_records(
-    bootstrap_servers: str,
-    topic: str,
-    client_config: Mapping[str, Any] | None = None,
-    *,
-    timeout_s: float = 15.0,
-) -> bool:
-    """Whether a reader at read_committed is spared the records of a transaction that was rolled back. Found
-    out by writing two records to `topic`, a topic for this alone; it is created if it is missing.
-
-    Raises:
-        Unavailable: the broker is silent for `timeout_s`, or refuses.
-        BadSettings: librdkafka refuses the settings.
-    """
-    deadline_s = time.monotonic() + timeout_s
-    settings = {**(client_config or {}), "bootstrap.servers": bootstrap_servers}
-    with _unavailable():
-        _create(topic, settings, deadline_s)
-        aborted, committed = f"aborted-{uuid4().hex}".encode(), f"committed-{uuid4().hex}".encode()
-        first_offset = _write_both(topic, aborted, committed, settings, deadline_s)
-        return aborted not in _values_until(committed, topic, first_offset, settings, deadline_s)
-
-
-def _create(topic: str, settings: Mapping[str, Any], deadline_s: float) -> None:
-    admin = AdminClient({"log_level": 0, **settings})
-    if topic in admin.list_topics(timeout=_left_s(deadline_s)).topics:
-        return
-    created = admin.create_topics(
-        [NewTopic(topic, 1)],
-        operation_timeout=_left_s(deadline_s),
-        request_timeout=_left_s(deadline_s),
-    )
-    try:
-        created[topic].result(_left_s(deadline_s))
-    except ck.KafkaException as error:
-        if error.args[0].code() != _KAFKA.TOPIC_ALREADY_EXISTS:
-            raise
-
-
-def _initialise(producer: ck.Producer, deadline_s: float) -> None:
-    """Coordinators of a broker that has just started still move: what may be tried again is, until then."""
-    while True:
-        try:
-            producer.init_transactions(_left_s(deadline_s))
-            return
-        except ck.KafkaException as error:
-            if not error.args[0].retriable() or time.monotonic() + _INITIALISE_PAUSE_S >= deadline_s:
-                raise
-        time.sleep(_INITIALISE_PAUSE_S)
-
-
-def _write_both(
-    topic: str, aborted: bytes, committed: bytes, settings: Mapping[str, Any], deadline_s: float
-) -> int:
-    """The offset of the aborted record."""
-    producer = connect(ck.Producer, _transactional(settings["bootstrap.servers"], topic, settings))
-    written: list[int] = []
-
-    def report(error: ck.KafkaError | None, message: ck.Message) -> None:
-        if error is not None:
-            raise ck.KafkaException(error)
-        written.append(message.offset() or 0)
-
-    _initialise(producer, deadline_s)
-    for value, end in ((aborted, producer.abort_transaction), (committed, producer.commit_transaction)):
-        producer.begin_transaction()
-        produce(producer, OutRecord(topic, None, value), report, deadline_s)
-        if producer.flush(_left_s(deadline_s)):
-            raise TimeoutError("a record is not acknowledged")
-        end(_left_s(deadline_s))
-    return written[0]
-
-
-def _values_until(
-    last: bytes, topic: str, first_offset: int, settings: Mapping[str, Any], deadline_s: float
-) -> list[bytes | None]:
-    reading = {"group.id": topic, "enable.auto.commit": False, "log_level": 0}
-    consumer = connect(ck.Consumer, {**reading, **settings, "isolation.level": "read_committed"})
-    values: list[bytes | None] = []
-    try:
-        consumer.assign([ck.TopicPartition(topic, 0, first_offset)])
-        while last not in values:
-            message = consumer.poll(_left_s(deadline_s))
-            if message is None:
-                raise TimeoutError("a committed record cannot be read")
-            if message.error() is not None:
-                raise ck.KafkaException(message.error())
-            values.append(message.value())
-        return values
-    finally:
-        consumer.close()
+            served(old.flush, 0)
 
 
 @contextlib.contextmanager
-def _unavailable() -> Iterator[None]:
+def _undecided() -> Iterator[None]:
     try:
         yield
-    except (ck.KafkaException, TimeoutError) as error:
-        raise Unavailable(f"the broker could not be asked about its transactions: {error}") from error
+    except TransactionAborted as error:
+        raise Unavailable(f"a transaction is not decided yet: {error}") from error
 
 
-def _transactional(
-    bootstrap_servers: str, transactional_id: str, client_config: Mapping[str, Any] | None
-) -> dict[str, Any]:
-    config = producer_config(bootstrap_servers, _TRANSACTION_TIMEOUT_S, client_config or {})
-    config.pop("message.timeout.ms", None)  # the other name of delivery.timeout.ms
-    timeout_ms = int(_TRANSACTION_TIMEOUT_S * 1000)
-    return config | {
-        "transactional.id": f"{transactional_id}-{uuid4().hex}",
-        "transaction.timeout.ms": timeout_ms,
-        "delivery.timeout.ms": timeout_ms,
-    }
+def _note(written: _Written, record: OutRecord, error: ck.KafkaError | None, message: ck.Message) -> None:
+    """A delivery report. A record that was not delivered makes the transaction abort."""
+    if error is None:
+        partition = TopicPartition(message.topic() or "", message.partition() or 0)
+        written.setdefault(partition, []).append((message.offset() or 0, record))
+
+
+def _note_failure(failures: list[ck.KafkaError], error: ck.KafkaError | None, _: ck.Message) -> None:
+    if error is not None:
+        failures.append(error)
 
 
 def _may_still_work(error: ck.KafkaException) -> bool:
@@ -317,7 +317,3 @@ def _within(deadline_s: float, call: Callable[[], object]) -> None:
 
 def _left_s(deadline_s: float) -> float:
     return max(0.1, deadline_s - time.monotonic())
-
-
-def _ignore_report(*_: object) -> None:
-    """A record that was not delivered makes the transaction abort."""

@@ -59,6 +59,14 @@ def test_a_right_on_a_topic_that_is_withheld_is_named(guarded: str) -> None:
     ]
 
 
+def test_a_topic_may_have_to_be_read_and_written(guarded: str) -> None:
+    found = missing_rights(guarded, read=["events", "ours"], write=["ours"], group="mine")
+    assert [sentence.split(" is missing")[0] for sentence in found] == [
+        "ACL READ on topic ours",
+        "ACL WRITE on topic ours",
+    ]
+
+
 def test_the_group_and_the_transactional_id_are_checked_as_exactly_once_needs_them(guarded: str) -> None:
     found = missing_rights(
         guarded, read=["events"], write=["tags"], group="theirs", transactional_id="theirs"

@@ -26,7 +26,8 @@ from tagstream.adapters.memory import (
     MemorySource,
     MemoryTransactions,
 )
-from tagstream.adapters.transactions import KafkaTransactions, hides_aborted_records
+from tagstream.adapters.transaction_probe import hides_aborted_records
+from tagstream.adapters.transactions import KafkaTransactions
 from tagstream.core.errors import TransactionAborted, Unavailable
 from tagstream.core.ports import OutRecord, Publisher, Source, TopicPartition, Transactions
 
@@ -358,7 +359,7 @@ def test_one_that_cannot_go_on_while_a_transaction_is_undecided_shows_no_record_
 
 
 @pytest.mark.parametrize("committed", [True, False])
-def test_when_its_producer_is_gone_the_offsets_tell_how_a_transaction_ended(
+def test_when_its_producer_is_gone_the_records_tell_how_a_transaction_ended(
     kafka: KafkaLedger, committed: bool
 ) -> None:
     _, mine, _ = kafka.owner()
@@ -374,6 +375,66 @@ def test_when_its_producer_is_gone_the_offsets_tell_how_a_transaction_ended(
     assert troubles == ([] if committed else ["TransactionAborted"])
     mine.commit(kafka.out("c"), {kafka.partition: 3})
     kafka.shows("a", "b", "c", next_offset=3)
+
+
+def leave_unmarked(of: Transactions) -> None:
+    """The next commit is told that it is done and stays open, as after the crash of a broker that passes
+    over partitions without a leader when it marks how a transaction ended."""
+    assert isinstance(of, KafkaTransactions)
+    real = of._producer
+
+    class Careless:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def commit_transaction(self, timeout: float) -> None:
+            of._producer = real
+
+    of._producer = Careless()
+
+
+def test_what_was_committed_and_never_marked_is_shown_once_before_what_comes_next(
+    kafka: KafkaLedger,
+) -> None:
+    _, mine, _ = kafka.owner()
+    mine.commit(kafka.out("a"), {kafka.partition: 1})
+    leave_unmarked(mine)
+    mine.commit(kafka.out("b", "c"), {kafka.partition: 3})
+    with pytest.raises(TransactionAborted):  # the broker rolls back all that is open
+        mine.commit(kafka.out("d"), {kafka.partition: 4})
+    mine.commit(kafka.out("d"), {kafka.partition: 4})
+    kafka.shows("a", "b", "c", "d", next_offset=4)
+    assert written(kafka) == ["a", "b", "c", "", "b", "c", "d"], "swept, sent again, and only then the next"
+
+
+def test_what_was_committed_and_marked_is_not_sent_again(kafka: KafkaLedger) -> None:
+    _, mine, _ = kafka.owner()
+    mine.commit(kafka.out("a"), {kafka.partition: 1})
+    mine._suspect()
+    mine.commit(kafka.out("b"), {kafka.partition: 2})
+    kafka.shows("a", "b", next_offset=2)
+    assert written(kafka) == ["a", "", "b"]
+
+
+def test_until_it_can_be_told_what_is_shown_nothing_new_is_sent(kafka: KafkaLedger) -> None:
+    _, mine, _ = kafka.owner()
+    mine.commit(kafka.out("a"), {kafka.partition: 1})
+    mine._suspect()
+    stranger = ck.Producer({"bootstrap.servers": kafka.address, "transactional.id": uuid4().hex})
+    stranger.init_transactions(20)
+    stranger.begin_transaction()
+    stranger.produce(kafka.tags, b"a stranger's")
+    stranger.flush(20)
+    mine.commit(kafka.out("b"), {kafka.partition: 2})  # what opened later hides nothing of ours
+    leave_unmarked(mine)
+    mine.commit(kafka.out("c"), {kafka.partition: 3})
+    with pytest.raises(TransactionAborted, match="rolled back"):
+        mine.commit(kafka.out("d"), {kafka.partition: 4})
+    with pytest.raises(TransactionAborted, match="do not show yet"):
+        mine.commit(kafka.out("d"), {kafka.partition: 4})
+    stranger.abort_transaction(20)
+    insist(mine, kafka.out("d"), {kafka.partition: 4})
+    kafka.shows("a", "b", "c", "d", next_offset=4)
 
 
 @pytest.mark.parametrize("in_mid_commit", [True, False])
