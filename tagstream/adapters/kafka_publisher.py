@@ -102,7 +102,7 @@ class KafkaPublisher:
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._producer = connect(ck.Producer, self._config)
-        self._poller = threading.Thread(target=self._served, name="kafka-reports", daemon=True)
+        self._poller = threading.Thread(target=self._serve_reports, name="kafka-reports", daemon=True)
         self._poller.start()
 
     def publish(self, records: Sequence[OutRecord]) -> None:
@@ -132,7 +132,7 @@ class KafkaPublisher:
         self._poller.join()
         self._producer.flush(1.0)
 
-    def _served(self) -> None:
+    def _serve_reports(self) -> None:
         while not self._closed.is_set():
             producer = self._producer
             try:
@@ -154,15 +154,26 @@ class KafkaPublisher:
             served(producer.flush, 1.0)  # whoever waits for the old one learns now, not at the deadline
 
 
-def produce(producer: Any, record: OutRecord, report: Callable[..., None], deadline_s: float) -> None:
-    """Hand one record to librdkafka. Raises TimeoutError: its queue is still full at the deadline, on the
-    monotonic clock; KafkaException: it cannot take the record."""
+def produce(
+    producer: Any,
+    record: OutRecord,
+    report: Callable[..., None],
+    deadline_s: float,
+    *,
+    partition: int = -1,
+) -> None:
+    """Hand one record to librdkafka, by its key unless `partition` is given.
+
+    Raises TimeoutError: its queue is still full at the deadline, on the monotonic clock; KafkaException: it
+    cannot take the record.
+    """
     while True:
         try:
             producer.produce(
                 record.topic,
                 record.value,
                 record.key,
+                partition=partition,
                 on_delivery=report,
                 timestamp=record.timestamp_ms or 0,
                 headers=list(record.headers),

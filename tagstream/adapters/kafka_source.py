@@ -262,6 +262,10 @@ class KafkaSource:
             raise TransactionAborted(f"the group has moved on: {sorted(partitions)} are no longer held")
         return metadata
 
+    def held(self, partitions: Collection[TopicPartition]) -> set[TopicPartition]:
+        """Those of them that the group has assigned to this consumer, as far as it has heard."""
+        return self._assigned.intersection(partitions)
+
     def committed(
         self, partitions: Collection[TopicPartition], timeout_s: float
     ) -> dict[TopicPartition, int]:

@@ -1,10 +1,10 @@
-"""What a reader at read_committed is shown of the records at given offsets."""
+"""What a reader is shown of the records at given offsets."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 import confluent_kafka as ck
 
@@ -15,20 +15,31 @@ _KAFKA = ck.KafkaError
 
 
 def partitions_shown(
-    offsets: Mapping[TopicPartition, int], client_config: Mapping[str, Any], deadline_s: float
+    offsets: Mapping[TopicPartition, int],
+    client_config: Mapping[str, Any],
+    deadline_s: float,
+    *,
+    isolation: Literal["read_committed", "read_uncommitted"] = "read_committed",
 ) -> set[TopicPartition]:
-    """The partitions of which the record at the offset is shown, because its transaction was committed.
+    """The partitions of which a reader is shown the record at the offset: not one whose transaction was
+    rolled back, unless at read_uncommitted, and not one that compaction or retention has taken.
 
     Args:
         client_config: of librdkafka, with a `group.id`; nothing is committed.
         deadline_s: on the monotonic clock.
 
     Raises:
-        TimeoutError: not all can be told, as a transaction that began before is open still, whoever's it is.
-        KafkaException: the broker refuses.
+        TimeoutError: not all can be told: a transaction that began before is open still, whoever's it is.
+        KafkaException: the broker refuses, or does not know a partition (yet).
         BadSettings: librdkafka refuses the settings.
     """
-    ours = {"isolation.level": "read_committed", "enable.partition.eof": True, "enable.auto.commit": False}
+    ours = {
+        "isolation.level": isolation,
+        "enable.partition.eof": True,
+        "enable.auto.commit": False,
+        "auto.offset.reset": "error",
+        "queued.min.messages": 1,
+    }
     consumer = connect(ck.Consumer, {"log_level": 0, **client_config, **ours})
     untold, shown = dict(offsets), set[TopicPartition]()
     try:
@@ -37,18 +48,25 @@ def partitions_shown(
             left_s = deadline_s - time.monotonic()
             message = consumer.poll(left_s) if left_s > 0 else None
             if message is None:
-                raise TimeoutError(f"{len(untold)} partitions do not show yet how a transaction ended")
-            if message.error() is not None and message.error().code() != _KAFKA._PARTITION_EOF:
-                raise ck.KafkaException(message.error())
+                waiting = ", ".join(f"{topic}-{number}" for topic, number in sorted(untold))
+                raise TimeoutError(f"{waiting} do not show yet how a transaction ended")
             partition = TopicPartition(message.topic(), message.partition())
-            wanted = untold.get(partition)
-            if wanted is None:
-                continue
-            if message.error() is None and message.offset() == wanted:
-                shown.add(partition)
-            elif message.offset() <= wanted:  # the end of what is decided, which moves on
-                continue
-            del untold[partition]
+            if partition in untold and _is_told(message, untold[partition]):
+                if message.error() is None and message.offset() == untold[partition]:
+                    shown.add(partition)
+                del untold[partition]
         return shown
     finally:
         consumer.close()
+
+
+def _is_told(message: Any, wanted: int) -> bool:
+    """False: it is the end of what is decided, which moves on. Raises KafkaException."""
+    error = message.error()
+    if error is None:
+        return bool(message.offset() >= wanted)
+    if error.code() == _KAFKA._PARTITION_EOF:
+        return bool(message.offset() > wanted)
+    if error.code() != _KAFKA._AUTO_OFFSET_RESET:  # there is no such offset (any more)
+        raise ck.KafkaException(error)
+    return True

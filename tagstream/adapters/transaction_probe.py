@@ -38,9 +38,11 @@ def hides_aborted_records(
     settings = {**(client_config or {}), "bootstrap.servers": bootstrap_servers}
     with _unavailable():
         _create(topic, settings, deadline_s)
-        aborted = TopicPartition(topic, 0)
-        offset = _write_both(topic, settings, deadline_s)
-        return not partitions_shown({aborted: offset}, {"group.id": topic, **settings}, deadline_s)
+        partition, reading = TopicPartition(topic, 0), {"group.id": topic, **settings}
+        aborted, committed = _write_both(topic, settings, deadline_s)
+        if not partitions_shown({partition: committed}, reading, deadline_s):
+            raise TimeoutError("a committed record is not shown")
+        return not partitions_shown({partition: aborted}, reading, deadline_s)
 
 
 def _create(topic: str, settings: Mapping[str, Any], deadline_s: float) -> None:
@@ -59,8 +61,8 @@ def _create(topic: str, settings: Mapping[str, Any], deadline_s: float) -> None:
             raise
 
 
-def _write_both(topic: str, settings: Mapping[str, Any], deadline_s: float) -> int:
-    """A record that is rolled back and one that is committed. Returns the offset of the first."""
+def _write_both(topic: str, settings: Mapping[str, Any], deadline_s: float) -> tuple[int, int]:
+    """The offset of a record that is rolled back, and of one that is committed."""
     config = transactional_config(settings["bootstrap.servers"], f"{topic}-{uuid4().hex}", settings)
     producer = connect(ck.Producer, config)
     offsets: list[int] = []
@@ -77,7 +79,7 @@ def _write_both(topic: str, settings: Mapping[str, Any], deadline_s: float) -> i
         if producer.flush(_left_s(deadline_s)):
             raise TimeoutError("a record is not acknowledged")
         end(_left_s(deadline_s))
-    return offsets[0]
+    return offsets[0], offsets[1]
 
 
 def _initialise(producer: ck.Producer, deadline_s: float) -> None:

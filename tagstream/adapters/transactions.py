@@ -14,15 +14,16 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
 from uuid import uuid4
 
 import confluent_kafka as ck
 
-from tagstream.adapters.kafka import connect, served
-from tagstream.adapters.kafka_publisher import TRANSACTION_TIMEOUT_S, produce, transactional_config
+from tagstream.adapters.kafka import connect, log_error, served
+from tagstream.adapters.kafka_publisher import produce, transactional_config
 from tagstream.adapters.kafka_source import KafkaSource
 from tagstream.adapters.read_committed import partitions_shown
 from tagstream.core.errors import TransactionAborted, Unavailable
@@ -30,17 +31,30 @@ from tagstream.core.ports import OutRecord, TopicPartition
 
 log = logging.getLogger(__name__)
 
-#: One call of `commit`: as long as this for the work, and then as long as that to undo it.
+#: To send a transaction, to end it, or to mend one: as long as this, and then as long as that to undo it.
 _WORK_TIMEOUT_S = 7.0
 _ABORT_TIMEOUT_S = 3.0
-#: What was committed longer ago than this, before anything went wrong, has been marked; and it may have been
-#: compacted, so that not to be shown means nothing.
-_MARKED_AFTER_S = 60 * TRANSACTION_TIMEOUT_S
 
 _KAFKA = ck.KafkaError
+_GONE = (_KAFKA._ALL_BROKERS_DOWN, _KAFKA._TRANSPORT)
 
-#: Records of a transaction: partition → offset and record, in order. In a partition their fate is one.
-_Written = dict[TopicPartition, list[tuple[int, OutRecord]]]
+
+@dataclass(frozen=True)
+class _Transaction:
+    """What was written: progress, and records with their offsets. In a partition their fate is one."""
+
+    next_offsets: Mapping[TopicPartition, int]
+    records: dict[TopicPartition, list[tuple[int, OutRecord]]] = field(default_factory=dict)
+
+    def note(self, record: OutRecord, error: ck.KafkaError | None, message: ck.Message) -> None:
+        """A delivery report. A record that was not delivered makes the transaction abort."""
+        offset = message.offset()
+        if error is None and offset is not None:
+            partition = TopicPartition(message.topic() or "", message.partition() or 0)
+            self.records.setdefault(partition, []).append((offset, record))
+
+    def holds(self, count: int) -> bool:
+        return sum(map(len, self.records.values())) == count
 
 
 class KafkaTransactions:
@@ -53,59 +67,75 @@ class KafkaTransactions:
     def __init__(
         self,
         bootstrap_servers: str,
-        transactional_id: str,
+        group_id: str,
         source: KafkaSource,
         *,
         client_config: Mapping[str, Any] | None = None,
     ) -> None:
         """
         Args:
-            transactional_id: what the id of every process begins with; the broker's rights go by it.
+            group_id: of the source; also what the transactional id of every process begins with, and the
+                broker's rights go by that.
             client_config: handed to librdkafka as it is; wins over our defaults, except on timeouts.
 
         Raises:
             BadSettings: librdkafka refuses the settings.
         """
         self._source = source
-        self._reading = {**(client_config or {}), "bootstrap.servers": bootstrap_servers}
-        self._reading["group.id"] = transactional_id
-        unique_id = f"{transactional_id}-{uuid4().hex}"
-        self._config = transactional_config(bootstrap_servers, unique_id, client_config or {})
+        self._reading = {
+            **(client_config or {}),
+            "bootstrap.servers": bootstrap_servers,
+            "group.id": group_id,
+        }
+        transactional_id = f"{group_id}-{uuid4().hex}"
+        self._config = transactional_config(bootstrap_servers, transactional_id, client_config or {})
+        self._config["error_cb"] = self._hear
         self._producer = connect(ck.Producer, self._config)
         self._is_initialised = False
+        self._next: Literal["send", "end", "mend"] = "send"
+        self._current = _Transaction({})
+        # Committed, and not known to be marked: the last one, and those before it since anything went wrong.
+        self._committed: list[_Transaction] = []
         self._is_suspect = False
+        # Where anything of this producer may be open.
         self._topics: set[str] = set()
-        self._written: _Written = {}
-        self._committed: _Written = {}
-        self._committed_s = 0.0
-        self._next: Literal["send", "end", "look", "mend"] = "send"
+        self._progress: TopicPartition | None = None
 
     def commit(self, records: Sequence[OutRecord], next_offsets: Mapping[TopicPartition, int]) -> None:
-        """See the port. Takes about 10 s at most."""
-        deadline_s = time.monotonic() + _WORK_TIMEOUT_S
+        """See the port. Takes about 10 s at most, and as long again where there is something to mend."""
         if self._next == "send":
-            self._send(records, next_offsets, deadline_s)
+            self._send(records, next_offsets)
             self._next = "end"
         if self._next == "end":
-            self._end(deadline_s)
-        if self._next == "look":
-            self._look(deadline_s)
+            self._end()
         if self._next == "mend":
-            with _undecided():
-                self._mend(next_offsets, deadline_s)
+            try:
+                self._mend()
+            except TransactionAborted as error:
+                raise Unavailable(f"a transaction is not decided yet: {error}") from error
             self._next = "send"
 
     def close(self) -> None:
-        self._producer.purge()
-        self._producer.flush(1.0)
+        if self._is_suspect and self._committed:
+            log.error("the last transaction may be hidden: see kafka-transactions.sh find-hanging")
+        with contextlib.suppress(ck.KafkaException):  # of a producer that is given up
+            self._producer.purge()
+            served(self._producer.flush, 1.0)
 
-    def _send(
-        self, records: Sequence[OutRecord], next_offsets: Mapping[TopicPartition, int], deadline_s: float
-    ) -> None:
+    def _hear(self, error: ck.KafkaError) -> None:
+        """A broker that was away may have crashed, and marks nothing, though no call fails."""
+        log_error(error)
+        if error.code() in _GONE:
+            self._is_suspect = True
+
+    def _send(self, records: Sequence[OutRecord], next_offsets: Mapping[TopicPartition, int]) -> None:
         """All of a transaction but its end. Raises TransactionAborted: none of it."""
-        group = self._source.group_metadata(next_offsets.keys())
+        with contextlib.suppress(ck.KafkaException):  # says itself again
+            served(self._producer.poll, 0)  # hears
         if self._is_suspect:
-            self._mend({}, deadline_s)
+            self._mend()
+        deadline_s = time.monotonic() + _WORK_TIMEOUT_S
+        group = self._source.group_metadata(next_offsets.keys())
         self._initialise(deadline_s)
         self._write(records, next_offsets, group, deadline_s)
 
@@ -125,122 +155,154 @@ class KafkaTransactions:
         self,
         records: Sequence[OutRecord],
         next_offsets: Mapping[TopicPartition, int],
-        group: Any,
+        group: bytes | None,
         deadline_s: float,
     ) -> None:
         """A new transaction with these. Raises TransactionAborted: none of it."""
-        self._written = {}
+        self._current = _Transaction(dict(next_offsets))
         self._topics |= {record.topic for record in records}
-        offsets = [ck.TopicPartition(*partition, offset) for partition, offset in next_offsets.items()]
+        self._progress = next(iter(next_offsets), self._progress)
         try:
             self._producer.begin_transaction()
             for record in records:
-                produce(self._producer, record, partial(_note, self._written, record), deadline_s)
-            waiting = served(self._producer.flush, _left_s(deadline_s))
-            if waiting:
-                raise TimeoutError(f"{waiting} of {len(records)} records are not acknowledged")
-            send = partial(self._producer.send_offsets_to_transaction, offsets, group, _left_s(deadline_s))
-            if offsets:
-                _within(deadline_s, send)
+                produce(self._producer, record, partial(self._current.note, record), deadline_s)
+            self._flush(deadline_s)
+            if next_offsets:
+                self._send_offsets(next_offsets, group, deadline_s)
+            if not self._current.holds(len(records)):
+                raise TimeoutError("the offsets of some records are not known")
         except TimeoutError as error:
             # Not aborted: the call that hangs is the only one that this producer allows.
-            self._suspect()
+            self._is_suspect = True
             self._replace()
             raise TransactionAborted(f"a transaction was given up: {error}") from error
         except ck.KafkaException as error:
-            self._suspect()
+            self._is_suspect = True
             if not self._abort():
                 self._replace()
             raise TransactionAborted(f"a transaction was rolled back: {error.args[0]}") from error
 
-    def _end(self, deadline_s: float) -> None:
-        """Commit. The next is to look if only the records can tell how it ended."""
+    def _end(self) -> None:
+        """Commit. One whose end nobody tells any more is mended, as one that was committed and is hidden."""
         try:
-            served(self._producer.commit_transaction, _left_s(deadline_s))
+            served(self._producer.commit_transaction, _WORK_TIMEOUT_S)
         except ck.KafkaException as error:
-            self._suspect()
+            self._is_suspect = True
             if _may_still_work(error):
                 raise Unavailable(f"a transaction is not decided yet: {error.args[0]}") from error
-            if error.args[0].txn_requires_abort() and self._abort():
-                self._next = "send"
-                raise TransactionAborted(f"a transaction was rolled back: {error.args[0]}") from error
             log.error("the transactional producer could not commit: %s", error.args[0])
-            self._next = "look"
-            self._replace()
-        else:
-            self._is_committed()
-
-    def _look(self, deadline_s: float) -> None:
-        """Its producer is gone: it was committed if, and only if, any record of it is shown, when nothing of
-        it is open any more. One of which all are hidden then, or without a record, can be sent again."""
-        with _undecided():
-            self._sweep(deadline_s)
-            shown = self._shown(self._written, deadline_s)
-        if not shown:
-            self._next = "send"
-            raise TransactionAborted("a transaction was rolled back: its producer was given up")
-        self._is_committed()
-
-    def _is_committed(self) -> None:
-        # Beside what was committed before, as long as it may not be marked: the sweep would hide it, too.
-        earlier = self._committed if self._is_suspect else {}
-        self._committed, self._written = {**earlier, **self._written}, {}
-        self._committed_s = time.monotonic()
+            if not (error.args[0].txn_requires_abort() and self._abort()):
+                self._replace()
+        self._committed = [*self._committed, self._current] if self._is_suspect else [self._current]
         self._next = "mend" if self._is_suspect else "send"
 
-    def _suspect(self) -> None:
-        if not self._is_suspect and time.monotonic() - self._committed_s > _MARKED_AFTER_S:
-            self._committed = {}
-        self._is_suspect = True
-
-    def _mend(self, next_offsets: Mapping[TopicPartition, int], deadline_s: float) -> None:
-        """Leave nothing open, and show what was committed last. Its offsets go again, which harms nobody.
-        Raises TransactionAborted: not done yet."""
+    def _mend(self) -> None:
+        """Leave nothing open, and show what was committed. Raises TransactionAborted: not done yet."""
+        deadline_s = time.monotonic() + _WORK_TIMEOUT_S
         self._sweep(deadline_s)
-        shown = self._shown(self._committed, deadline_s)
-        hidden = {partition: of for partition, of in self._committed.items() if partition not in shown}
-        records = [record for of in hidden.values() for _, record in of]
-        if records:
-            log.warning("%d records are committed, but hidden, and are sent again", len(records))
-        try:
-            group = self._source.group_metadata(next_offsets.keys())
-        except TransactionAborted:  # the offsets are the next owner's now
-            group, next_offsets = None, {}
-        if records or next_offsets:
-            self._write(records, next_offsets, group, deadline_s)
-            # These are to be shown now, in place of those, however the transaction ends.
-            self._committed, self._written = {**self._committed, **self._written}, {}
-            self._commit_or_replace(deadline_s)
-        self._is_suspect, self._committed = False, {}
+        progress: dict[TopicPartition, int] = {}
+        for transaction in self._committed:
+            progress |= transaction.next_offsets
+        held = self._source.held(progress)
+        if progress and not held:
+            self._committed = []  # the next owner does again what the group does not know of
+        records = [record for of in self._committed for record in self._hidden(of, deadline_s)]
+        stand = self._stand(held, deadline_s)
+        if records or any(stand[partition] < progress[partition] for partition in held):
+            log.warning("%d records were hidden by a crash of the broker and are sent again", len(records))
+            deadline_s = time.monotonic() + _WORK_TIMEOUT_S
+            # With the progress, though it be known: so that it is refused if they have a new owner.
+            ours = {partition: max(progress[partition], stand[partition]) for partition in held}
+            self._write(records, ours, self._source.group_metadata(held), deadline_s)
+            # From now on it is these that must be shown, however the transaction ends.
+            self._committed = [self._current]
+            try:
+                served(self._producer.commit_transaction, _left_s(deadline_s))
+            except ck.KafkaException as error:
+                self._replace()
+                raise TransactionAborted(f"hidden records are not shown yet: {error.args[0]}") from error
+        else:
+            self._committed = []
+        self._is_suspect = False
 
     def _sweep(self, deadline_s: float) -> None:
-        """Close what an earlier transaction may have left open, wherever this producer has written. Raises
-        TransactionAborted: not done yet."""
+        """Close whatever an earlier transaction may have left open, by one that is rolled back, and see that
+        it is marked. Raises TransactionAborted: not done yet."""
         self._initialise(deadline_s)
-        failures: list[ck.KafkaError] = []
-        report = partial(_note_failure, failures)
+        blanks = _Transaction({})
         try:
             known = self._producer.list_topics(timeout=_left_s(deadline_s)).topics
+            places = [
+                (name, number) for name in self._topics & known.keys() for number in known[name].partitions
+            ]
             self._producer.begin_transaction()
-            for topic in sorted(self._topics & known.keys()):
-                for number in known[topic].partitions:
-                    self._producer.produce(topic, None, b"aborted", partition=number, on_delivery=report)
-            if served(self._producer.flush, _left_s(deadline_s)) or failures:
-                raise TimeoutError(f"not every partition can be written to {failures[:1]}")
+            for topic, number in places:
+                blank = OutRecord(topic, b"aborted", None)
+                produce(self._producer, blank, partial(blanks.note, blank), deadline_s, partition=number)
+            self._flush(deadline_s)
+            if self._progress is not None:
+                self._send_offsets({self._progress: 0}, self._nobody(), deadline_s)
+            if not blanks.holds(len(places)):
+                raise TimeoutError("not every partition can be written to")
             served(self._producer.abort_transaction, _left_s(deadline_s))
         except (TimeoutError, ck.KafkaException) as error:
             self._replace()
             raise TransactionAborted(f"an earlier transaction may be open still: {error}") from error
+        self._shown(blanks, deadline_s)
 
-    def _shown(self, written: _Written, deadline_s: float) -> set[TopicPartition]:
-        """Where these are shown. Raises TransactionAborted: it cannot be told yet."""
-        if not written:
-            return set()
-        offsets = {partition: of[0][0] for partition, of in written.items()}
+    def _stand(self, held: Collection[TopicPartition], deadline_s: float) -> dict[TopicPartition, int]:
+        """The group's progress. Raises TransactionAborted: it cannot be told."""
+        if not held:
+            return {}
         try:
-            return partitions_shown(offsets, self._reading, deadline_s)
-        except (TimeoutError, ck.KafkaException) as error:
+            return self._source.committed(held, _left_s(deadline_s))
+        except Unavailable as error:
             raise TransactionAborted(f"an earlier transaction may be open still: {error}") from error
+
+    def _hidden(self, of: _Transaction, deadline_s: float) -> list[OutRecord]:
+        """Its records that lie in the log and are not shown. Raises TransactionAborted: it cannot be told."""
+        hidden = of.records.keys() - self._shown(of, deadline_s)
+        there = self._shown(
+            _Transaction({}, {p: of.records[p] for p in hidden}), deadline_s, "read_uncommitted"
+        )
+        return [record for partition, some in of.records.items() if partition in there for _, record in some]
+
+    def _shown(
+        self,
+        of: _Transaction,
+        deadline_s: float,
+        isolation: Literal["read_committed", "read_uncommitted"] = "read_committed",
+    ) -> set[TopicPartition]:
+        if not of.records:
+            return set()
+        first_offsets = {partition: some[0][0] for partition, some in of.records.items()}
+        try:
+            return partitions_shown(first_offsets, self._reading, deadline_s, isolation=isolation)
+        except (TimeoutError, ck.KafkaException) as error:
+            raise TransactionAborted(
+                f"an earlier transaction, perhaps of another process, may be open still: {error} "
+                "(kafka-transactions.sh find-hanging tells, if it stays so)"
+            ) from error
+
+    def _nobody(self) -> bytes:
+        """What a consumer that is no member names: its offsets are taken, and here rolled back."""
+        stranger = connect(ck.Consumer, self._reading)
+        metadata: bytes = stranger.consumer_group_metadata()
+        stranger.close()
+        return metadata
+
+    def _flush(self, deadline_s: float) -> None:
+        """Raises TimeoutError, KafkaException."""
+        if waiting := served(self._producer.flush, _left_s(deadline_s)):
+            raise TimeoutError(f"{waiting} records are not acknowledged")
+
+    def _send_offsets(
+        self, next_offsets: Mapping[TopicPartition, int], group: bytes | None, deadline_s: float
+    ) -> None:
+        """Raises TimeoutError, KafkaException."""
+        offsets = [ck.TopicPartition(*partition, offset) for partition, offset in next_offsets.items()]
+        call = partial(self._producer.send_offsets_to_transaction, offsets, group, _left_s(deadline_s))
+        _within(deadline_s, call)
 
     def _abort(self) -> bool:
         """False: whether it is rolled back is for the broker to say."""
@@ -251,14 +313,6 @@ class KafkaTransactions:
             return False
         return True
 
-    def _commit_or_replace(self, deadline_s: float) -> None:
-        """Raises TransactionAborted: the broker has not said that it is committed."""
-        try:
-            served(self._producer.commit_transaction, _left_s(deadline_s))
-        except ck.KafkaException as error:
-            self._replace()
-            raise TransactionAborted(f"a transaction is not decided yet: {error.args[0]}") from error
-
     def _replace(self) -> None:
         """By one with the same id: to initialise it is to end what the old one has left undecided."""
         old, self._producer = self._producer, connect(ck.Producer, self._config)
@@ -266,26 +320,6 @@ class KafkaTransactions:
         with contextlib.suppress(ck.KafkaException):  # says the same once more
             old.purge()
             served(old.flush, 0)
-
-
-@contextlib.contextmanager
-def _undecided() -> Iterator[None]:
-    try:
-        yield
-    except TransactionAborted as error:
-        raise Unavailable(f"a transaction is not decided yet: {error}") from error
-
-
-def _note(written: _Written, record: OutRecord, error: ck.KafkaError | None, message: ck.Message) -> None:
-    """A delivery report. A record that was not delivered makes the transaction abort."""
-    if error is None:
-        partition = TopicPartition(message.topic() or "", message.partition() or 0)
-        written.setdefault(partition, []).append((message.offset() or 0, record))
-
-
-def _note_failure(failures: list[ck.KafkaError], error: ck.KafkaError | None, _: ck.Message) -> None:
-    if error is not None:
-        failures.append(error)
 
 
 def _may_still_work(error: ck.KafkaException) -> bool:

@@ -134,12 +134,12 @@ class MemoryLedger(Ledger):
 
 
 class KafkaLedger(Ledger):
-    def __init__(self, broker: ApacheBroker) -> None:
+    def __init__(self, broker: ApacheBroker, event_partitions: int = 1) -> None:
         self.broker, self.address = broker, broker.address
         name = uuid4().hex
         self.events, self.tags, self.group = f"events-{name}", f"tags-{name}", f"group-{name}"
         topics.TopicAdmin(self.address).create(
-            [topics.TopicPlan(self.events, 1), topics.TopicPlan(self.tags, 1)],
+            [topics.TopicPlan(self.events, event_partitions), topics.TopicPlan(self.tags, 1)],
         )
         self.publisher = KafkaPublisher(self.address)
         self.max_silence_ms = 300_000
@@ -162,9 +162,9 @@ class KafkaLedger(Ledger):
     def visible(self) -> list[str]:
         return [(record.value or b"").decode() for record in topics.read_all(self.address, self.tags)]
 
-    def committed(self) -> int:
+    def committed(self, number: int = 0) -> int:
         asker = ck.Consumer({"bootstrap.servers": self.address, "group.id": self.group, "log_level": 0})
-        (answer,) = asker.committed([ck.TopicPartition(*self.partition)], timeout=10)
+        (answer,) = asker.committed([ck.TopicPartition(self.events, number)], timeout=10)
         asker.close()
         return answer.offset
 
@@ -359,20 +359,22 @@ def test_one_that_cannot_go_on_while_a_transaction_is_undecided_shows_no_record_
 
 
 @pytest.mark.parametrize("committed", [True, False])
-def test_when_its_producer_is_gone_the_records_tell_how_a_transaction_ended(
-    kafka: KafkaLedger, committed: bool
-) -> None:
+def test_one_that_dies_while_it_commits_leaves_no_doubt(kafka: KafkaLedger, committed: bool) -> None:
     _, mine, _ = kafka.owner()
     mine.commit(kafka.out("a"), {kafka.partition: 1})
-    if committed:
-        kafka.lose_an_answer(mine)
-        with pytest.raises(Unavailable, match="not decided"):
-            mine.commit(kafka.out("b"), {kafka.partition: 2})
-        until(lambda: kafka.committed() == 2)
-    mine._next = "look"
-    mine._replace()
-    troubles = insist(mine, kafka.out("b"), {kafka.partition: 2})
-    assert troubles == ([] if committed else ["TransactionAborted"])
+    real = mine._producer
+
+    class Dying:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(real, name)
+
+        def commit_transaction(self, timeout: float) -> None:
+            if committed:
+                real.commit_transaction(timeout)
+            raise ck.KafkaException(ck.KafkaError(ck.KafkaError._FATAL, "it dies", fatal=True))
+
+    mine._producer = Dying()
+    mine.commit(kafka.out("b"), {kafka.partition: 2})
     mine.commit(kafka.out("c"), {kafka.partition: 3})
     kafka.shows("a", "b", "c", next_offset=3)
 
@@ -410,31 +412,72 @@ def test_what_was_committed_and_never_marked_is_shown_once_before_what_comes_nex
 def test_what_was_committed_and_marked_is_not_sent_again(kafka: KafkaLedger) -> None:
     _, mine, _ = kafka.owner()
     mine.commit(kafka.out("a"), {kafka.partition: 1})
-    mine._suspect()
+    mine._is_suspect = True
     mine.commit(kafka.out("b"), {kafka.partition: 2})
     kafka.shows("a", "b", next_offset=2)
     assert written(kafka) == ["a", "", "b"]
 
 
-def test_until_it_can_be_told_what_is_shown_nothing_new_is_sent(kafka: KafkaLedger) -> None:
+def test_what_was_sent_again_and_not_marked_either_is_sent_once_more(kafka: KafkaLedger) -> None:
+    _, mine, _ = kafka.owner()
+    leave_unmarked(mine)
+    mine.commit(kafka.out("a"), {kafka.partition: 1})
+    with pytest.raises(TransactionAborted):
+        mine.commit(kafka.out("b"), {kafka.partition: 2})
+    leave_unmarked(mine)
+    with pytest.raises(TransactionAborted):
+        mine.commit(kafka.out("b"), {kafka.partition: 2})
+    mine.commit(kafka.out("b"), {kafka.partition: 2})
+    kafka.shows("a", "b", next_offset=2)
+
+
+def test_its_progress_is_committed_again_too(request: pytest.FixtureRequest) -> None:
+    kafka = KafkaLedger(request.getfixturevalue("apache_kafka"), event_partitions=2)
+    other = TopicPartition(kafka.events, 1)
+    source, mine, listener = kafka.owner()
+    until(lambda: other in listener.assigned, lambda: source.poll(10, 0.1))
+    leave_unmarked(mine)
+    mine.commit(kafka.out("a"), {kafka.partition: 1, other: 1})
+    with pytest.raises(TransactionAborted):
+        mine.commit(kafka.out("b"), {kafka.partition: 2})
+    mine.commit(kafka.out("b"), {kafka.partition: 2})
+    kafka.shows("a", "b", next_offset=2)
+    assert kafka.committed(1) == 1
+    kafka.close()
+
+
+def test_what_the_next_owner_has_done_again_is_not_sent_again(kafka: KafkaLedger) -> None:
+    kafka.max_silence_ms = 6000
+    first, its, listener = kafka.owner()
+    leave_unmarked(its)
+    its.commit(kafka.out("a"), {kafka.partition: 1})
+    with pytest.raises(TransactionAborted, match="rolled back"):
+        its.commit(kafka.out("b"), {kafka.partition: 2})
+    kafka.give_up(first)
+    _, mine, _ = kafka.owner()
+    mine.commit(kafka.out("a", "b"), {kafka.partition: 2})
+    with pytest.raises(TransactionAborted, match="rolled back"):  # the zombie's mending is refused
+        its.commit(kafka.out("b"), {kafka.partition: 2})
+    until(lambda: not listener.assigned, lambda: poll_through_trouble(first))
+    with pytest.raises(TransactionAborted, match="no longer held"):
+        its.commit(kafka.out("b"), {kafka.partition: 2})
+    kafka.shows("a", "b", next_offset=2)
+
+
+def test_while_it_cannot_be_told_what_is_open_nothing_new_is_sent(kafka: KafkaLedger) -> None:
     _, mine, _ = kafka.owner()
     mine.commit(kafka.out("a"), {kafka.partition: 1})
-    mine._suspect()
     stranger = ck.Producer({"bootstrap.servers": kafka.address, "transactional.id": uuid4().hex})
     stranger.init_transactions(20)
     stranger.begin_transaction()
     stranger.produce(kafka.tags, b"a stranger's")
     stranger.flush(20)
-    mine.commit(kafka.out("b"), {kafka.partition: 2})  # what opened later hides nothing of ours
-    leave_unmarked(mine)
-    mine.commit(kafka.out("c"), {kafka.partition: 3})
-    with pytest.raises(TransactionAborted, match="rolled back"):
-        mine.commit(kafka.out("d"), {kafka.partition: 4})
-    with pytest.raises(TransactionAborted, match="do not show yet"):
-        mine.commit(kafka.out("d"), {kafka.partition: 4})
+    mine._is_suspect = True
+    with pytest.raises(TransactionAborted, match=f"{kafka.tags}-0 do not show yet"):
+        mine.commit(kafka.out("b"), {kafka.partition: 2})
     stranger.abort_transaction(20)
-    insist(mine, kafka.out("d"), {kafka.partition: 4})
-    kafka.shows("a", "b", "c", "d", next_offset=4)
+    insist(mine, kafka.out("b"), {kafka.partition: 2})
+    kafka.shows("a", "b", next_offset=2)
 
 
 @pytest.mark.parametrize("in_mid_commit", [True, False])
