@@ -53,7 +53,8 @@ class _Transaction:
             partition = TopicPartition(message.topic() or "", message.partition() or 0)
             self.records.setdefault(partition, []).append((offset, record))
 
-    def holds(self, count: int) -> bool:
+    def is_whole(self, count: int) -> bool:
+        """Whether so many records were acknowledged."""
         return sum(map(len, self.records.values())) == count
 
 
@@ -103,11 +104,14 @@ class KafkaTransactions:
 
     def commit(self, records: Sequence[OutRecord], next_offsets: Mapping[TopicPartition, int]) -> None:
         """See the port. Takes about 10 s at most, and as long again where there is something to mend."""
+        if self._next == "send" and self._is_in_doubt():
+            self._mend()
+        deadline_s = time.monotonic() + _WORK_TIMEOUT_S
         if self._next == "send":
-            self._send(records, next_offsets)
+            self._send(records, next_offsets, deadline_s)
             self._next = "end"
         if self._next == "end":
-            self._end()
+            self._end(deadline_s)
         if self._next == "mend":
             try:
                 self._mend()
@@ -128,13 +132,15 @@ class KafkaTransactions:
         if error.code() in _GONE:
             self._is_suspect = True
 
-    def _send(self, records: Sequence[OutRecord], next_offsets: Mapping[TopicPartition, int]) -> None:
-        """All of a transaction but its end. Raises TransactionAborted: none of it."""
+    def _is_in_doubt(self) -> bool:
         with contextlib.suppress(ck.KafkaException):  # says itself again
             served(self._producer.poll, 0)  # hears
-        if self._is_suspect:
-            self._mend()
-        deadline_s = time.monotonic() + _WORK_TIMEOUT_S
+        return self._is_suspect
+
+    def _send(
+        self, records: Sequence[OutRecord], next_offsets: Mapping[TopicPartition, int], deadline_s: float
+    ) -> None:
+        """All of a transaction but its end. Raises TransactionAborted: none of it."""
         group = self._source.group_metadata(next_offsets.keys())
         self._initialise(deadline_s)
         self._write(records, next_offsets, group, deadline_s)
@@ -155,7 +161,7 @@ class KafkaTransactions:
         self,
         records: Sequence[OutRecord],
         next_offsets: Mapping[TopicPartition, int],
-        group: bytes | None,
+        group: bytes,
         deadline_s: float,
     ) -> None:
         """A new transaction with these. Raises TransactionAborted: none of it."""
@@ -169,7 +175,7 @@ class KafkaTransactions:
             self._flush(deadline_s)
             if next_offsets:
                 self._send_offsets(next_offsets, group, deadline_s)
-            if not self._current.holds(len(records)):
+            if not self._current.is_whole(len(records)):
                 raise TimeoutError("the offsets of some records are not known")
         except TimeoutError as error:
             # Not aborted: the call that hangs is the only one that this producer allows.
@@ -182,10 +188,10 @@ class KafkaTransactions:
                 self._replace()
             raise TransactionAborted(f"a transaction was rolled back: {error.args[0]}") from error
 
-    def _end(self) -> None:
+    def _end(self, deadline_s: float) -> None:
         """Commit. One whose end nobody tells any more is mended, as one that was committed and is hidden."""
         try:
-            served(self._producer.commit_transaction, _WORK_TIMEOUT_S)
+            served(self._producer.commit_transaction, _left_s(deadline_s))
         except ck.KafkaException as error:
             self._is_suspect = True
             if _may_still_work(error):
@@ -198,22 +204,33 @@ class KafkaTransactions:
 
     def _mend(self) -> None:
         """Leave nothing open, and show what was committed. Raises TransactionAborted: not done yet."""
+        self._is_suspect = False  # unless a broker goes away once more from here on
+        try:
+            self._show_again()
+        except TransactionAborted:
+            self._is_suspect = True
+            raise
+
+    def _show_again(self) -> None:
         deadline_s = time.monotonic() + _WORK_TIMEOUT_S
         self._sweep(deadline_s)
         progress: dict[TopicPartition, int] = {}
         for transaction in self._committed:
             progress |= transaction.next_offsets
-        held = self._source.held(progress)
-        if progress and not held:
-            self._committed = []  # the next owner does again what the group does not know of
+        stand = self._stand(self._source.held(progress), deadline_s)
+        # Where another owner has been or is, it has done again, or will, what the group did not know of.
+        ours = {
+            partition: progress[partition] for partition, at in stand.items() if at <= progress[partition]
+        }
+        if not ours:
+            self._committed = []
         records = [record for of in self._committed for record in self._hidden(of, deadline_s)]
-        stand = self._stand(held, deadline_s)
-        if records or any(stand[partition] < progress[partition] for partition in held):
-            log.warning("%d records were hidden by a crash of the broker and are sent again", len(records))
+        if records:
+            log.warning("%d records are committed, but hidden, and are sent again", len(records))
+        if records or any(stand[partition] < offset for partition, offset in ours.items()):
+            # With the progress, though it may be known: so that it is refused if there is a new owner.
             deadline_s = time.monotonic() + _WORK_TIMEOUT_S
-            # With the progress, though it be known: so that it is refused if they have a new owner.
-            ours = {partition: max(progress[partition], stand[partition]) for partition in held}
-            self._write(records, ours, self._source.group_metadata(held), deadline_s)
+            self._write(records, ours, self._source.group_metadata(ours), deadline_s)
             # From now on it is these that must be shown, however the transaction ends.
             self._committed = [self._current]
             try:
@@ -223,7 +240,6 @@ class KafkaTransactions:
                 raise TransactionAborted(f"hidden records are not shown yet: {error.args[0]}") from error
         else:
             self._committed = []
-        self._is_suspect = False
 
     def _sweep(self, deadline_s: float) -> None:
         """Close whatever an earlier transaction may have left open, by one that is rolled back, and see that
@@ -242,7 +258,7 @@ class KafkaTransactions:
             self._flush(deadline_s)
             if self._progress is not None:
                 self._send_offsets({self._progress: 0}, self._nobody(), deadline_s)
-            if not blanks.holds(len(places)):
+            if not blanks.is_whole(len(places)):
                 raise TimeoutError("not every partition can be written to")
             served(self._producer.abort_transaction, _left_s(deadline_s))
         except (TimeoutError, ck.KafkaException) as error:
@@ -297,7 +313,7 @@ class KafkaTransactions:
             raise TimeoutError(f"{waiting} records are not acknowledged")
 
     def _send_offsets(
-        self, next_offsets: Mapping[TopicPartition, int], group: bytes | None, deadline_s: float
+        self, next_offsets: Mapping[TopicPartition, int], group: bytes, deadline_s: float
     ) -> None:
         """Raises TimeoutError, KafkaException."""
         offsets = [ck.TopicPartition(*partition, offset) for partition, offset in next_offsets.items()]
