@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import struct
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any
 
 import confluent_kafka as ck
@@ -131,7 +132,8 @@ class KafkaSource:
         self._from_end = reset == "latest"
         self._topic = topic
         self._listener: AssignmentListener | None = None
-        self._assigned: set[TopicPartition] = set()
+        self._assigned: dict[TopicPartition, int] = {}
+        self._assignments = itertools.count()
         self._committed: dict[TopicPartition, int] = {}
         #: assigned since when, and held back until the group has said where it stands
         self._unplaced: dict[TopicPartition, float] = {}
@@ -258,13 +260,16 @@ class KafkaSource:
         is_member = metadata.startswith(_GROUP_METADATA) and (
             _GENERATION.unpack_from(metadata, len(_GROUP_METADATA))[0] >= 0
         )
-        if not is_member or not self._assigned.issuperset(partitions):
+        if not is_member or not self._assigned.keys() >= set(partitions):
             raise TransactionAborted(f"the group has moved on: {sorted(partitions)} are no longer held")
         return metadata
 
-    def held(self, partitions: Collection[TopicPartition]) -> set[TopicPartition]:
-        """Those of them that the group has assigned to this consumer, as far as it has heard."""
-        return self._assigned.intersection(partitions)
+    def assignments(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
+        """Those of them that are held, as far as the consumer has heard. Another number is another
+        assignment: somebody else may have held them in between."""
+        return {
+            partition: self._assigned[partition] for partition in partitions if partition in self._assigned
+        }
 
     def committed(
         self, partitions: Collection[TopicPartition], timeout_s: float
@@ -286,7 +291,7 @@ class KafkaSource:
 
     def resume(self) -> None:
         self._paused = False
-        self._consumer.resume(_to_kafka(self._assigned - self._unplaced.keys()))
+        self._consumer.resume(_to_kafka(self._assigned.keys() - self._unplaced.keys()))
 
     def lag(self) -> dict[TopicPartition, int]:
         """See the port. The high watermark is the one that came with the last fetch."""
@@ -346,7 +351,7 @@ class KafkaSource:
         unplaced = [part for part in assigned if part not in stand or part not in begin]
         self._consumer.pause([ck.TopicPartition(*part) for part in unplaced])
         self._unplaced |= dict.fromkeys(unplaced, time.monotonic())
-        self._assigned.update(assigned)
+        self._assigned |= dict.fromkeys(assigned, next(self._assignments))
         if self._listener is not None:
             self._listener.on_assigned(assigned)
 
@@ -387,8 +392,8 @@ class KafkaSource:
 
     def _take_away(self, partitions: list[ck.TopicPartition]) -> list[TopicPartition]:
         gone = [_from_kafka(part) for part in partitions]
-        self._assigned.difference_update(gone)
         for partition in gone:
+            self._assigned.pop(partition, None)
             self._unplaced.pop(partition, None)
             self._committed.pop(partition, None)
         return gone
@@ -467,7 +472,7 @@ class KafkaSource:
             raise error
 
 
-def _to_kafka(partitions: set[TopicPartition]) -> list[ck.TopicPartition]:
+def _to_kafka(partitions: Iterable[TopicPartition]) -> list[ck.TopicPartition]:
     return [ck.TopicPartition(*partition) for partition in sorted(partitions)]
 
 

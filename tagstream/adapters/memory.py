@@ -279,6 +279,9 @@ class MemoryTransactions:
             self._unheard = True  # until the caller knows: a fault may strike when the work is done
         self._unheard = False
 
+    def settle(self) -> None:
+        return
+
     def close(self) -> None:
         return
 

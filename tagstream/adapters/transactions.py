@@ -15,7 +15,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 from uuid import uuid4
@@ -31,19 +31,22 @@ from tagstream.core.ports import OutRecord, TopicPartition
 
 log = logging.getLogger(__name__)
 
-#: To send a transaction, to end it, or to mend one: as long as this, and then as long as that to undo it.
+#: To send and end a transaction, to sweep, to send again: as long as this, then as long as that to undo it.
 _WORK_TIMEOUT_S = 7.0
 _ABORT_TIMEOUT_S = 3.0
 
 _KAFKA = ck.KafkaError
-_GONE = (_KAFKA._ALL_BROKERS_DOWN, _KAFKA._TRANSPORT)
+#: What makes a member of a consumer that is not to be one.
+_MEMBERSHIP = ("group.protocol", "group.instance.id", "group.remote.assignor")
 
 
 @dataclass(frozen=True)
 class _Transaction:
-    """What was written: progress, and records with their offsets. In a partition their fate is one."""
+    """What was written: progress, in these assignments of the partitions, and records with their offsets. In
+    a partition their fate is one."""
 
     next_offsets: Mapping[TopicPartition, int]
+    assignments: Mapping[TopicPartition, int]
     records: dict[TopicPartition, list[tuple[int, OutRecord]]] = field(default_factory=dict)
 
     def note(self, record: OutRecord, error: ck.KafkaError | None, message: ck.Message) -> None:
@@ -57,12 +60,16 @@ class _Transaction:
         """Whether so many records were acknowledged."""
         return sum(map(len, self.records.values())) == count
 
+    def of(self, partitions: Collection[TopicPartition]) -> _Transaction:
+        """The part of it that is about these partitions of its records."""
+        return replace(self, records={part: of for part, of in self.records.items() if part in partitions})
+
 
 class KafkaTransactions:
     """The `Transactions` of `source`'s group. See `core.ports.Transactions`.
 
-    The group itself refuses a consumer that it has given up (KIP-447), so that the transactional id has
-    nothing to fence and is new in every process.
+    The group itself refuses a consumer that it has given up (KIP-447; Kafka 2.5), so that the transactional
+    id has nothing to fence and is always new.
     """
 
     def __init__(
@@ -94,8 +101,9 @@ class KafkaTransactions:
         self._producer = connect(ck.Producer, self._config)
         self._is_initialised = False
         self._next: Literal["send", "end", "mend"] = "send"
-        self._current = _Transaction({})
-        # Committed, and not known to be marked: the last one, and those before it since anything went wrong.
+        self._current = _Transaction({}, {})
+        # Committed, and not known to be marked: the last one of each partition, and of those in which
+        # anything went wrong since, all.
         self._committed: list[_Transaction] = []
         self._is_suspect = False
         # Where anything of this producer may be open.
@@ -103,9 +111,9 @@ class KafkaTransactions:
         self._progress: TopicPartition | None = None
 
     def commit(self, records: Sequence[OutRecord], next_offsets: Mapping[TopicPartition, int]) -> None:
-        """See the port. Takes about 10 s at most, and as long again where there is something to mend."""
-        if self._next == "send" and self._is_in_doubt():
-            self._mend()
+        """See the port. Takes about 10 s at most, and 20 s more where there is something to mend."""
+        if self._next == "send":
+            self.settle()
         deadline_s = time.monotonic() + _WORK_TIMEOUT_S
         if self._next == "send":
             self._send(records, next_offsets, deadline_s)
@@ -119,23 +127,23 @@ class KafkaTransactions:
                 raise Unavailable(f"a transaction is not decided yet: {error}") from error
             self._next = "send"
 
+    def settle(self) -> None:
+        with contextlib.suppress(ck.KafkaException):  # says itself again
+            served(self._producer.poll, 0)  # hears
+        if self._is_suspect and self._progress is not None:
+            self._mend()
+
     def close(self) -> None:
-        if self._is_suspect and self._committed:
-            log.error("the last transaction may be hidden: see kafka-transactions.sh find-hanging")
         with contextlib.suppress(ck.KafkaException):  # of a producer that is given up
             self._producer.purge()
             served(self._producer.flush, 1.0)
+        if self._is_suspect and self._committed:
+            log.error("the last transaction may be hidden: `tagstream verify` tells")
 
     def _hear(self, error: ck.KafkaError) -> None:
         """A broker that was away may have crashed, and marks nothing, though no call fails."""
         log_error(error)
-        if error.code() in _GONE:
-            self._is_suspect = True
-
-    def _is_in_doubt(self) -> bool:
-        with contextlib.suppress(ck.KafkaException):  # says itself again
-            served(self._producer.poll, 0)  # hears
-        return self._is_suspect
+        self._is_suspect = True
 
     def _send(
         self, records: Sequence[OutRecord], next_offsets: Mapping[TopicPartition, int], deadline_s: float
@@ -165,7 +173,7 @@ class KafkaTransactions:
         deadline_s: float,
     ) -> None:
         """A new transaction with these. Raises TransactionAborted: none of it."""
-        self._current = _Transaction(dict(next_offsets))
+        self._current = _Transaction(dict(next_offsets), self._source.assignments(next_offsets))
         self._topics |= {record.topic for record in records}
         self._progress = next(iter(next_offsets), self._progress)
         try:
@@ -199,53 +207,64 @@ class KafkaTransactions:
             log.error("the transactional producer could not commit: %s", error.args[0])
             if not (error.args[0].txn_requires_abort() and self._abort()):
                 self._replace()
-        self._committed = [*self._committed, self._current] if self._is_suspect else [self._current]
+        earlier = self._committed
+        if not self._is_suspect:  # where this one is marked, those before it are
+            earlier = [of.of(of.records.keys() - self._current.records.keys()) for of in earlier]
+        self._committed = [*(of for of in earlier if of.records or self._is_suspect), self._current]
         self._next = "mend" if self._is_suspect else "send"
 
     def _mend(self) -> None:
         """Leave nothing open, and show what was committed. Raises TransactionAborted: not done yet."""
         self._is_suspect = False  # unless a broker goes away once more from here on
         try:
+            self._sweep()
             self._show_again()
-        except TransactionAborted:
+        except BaseException:
             self._is_suspect = True
             raise
 
     def _show_again(self) -> None:
         deadline_s = time.monotonic() + _WORK_TIMEOUT_S
-        self._sweep(deadline_s)
-        progress: dict[TopicPartition, int] = {}
-        for transaction in self._committed:
-            progress |= transaction.next_offsets
-        stand = self._stand(self._source.held(progress), deadline_s)
-        # Where another owner has been or is, it has done again, or will, what the group did not know of.
-        ours = {
-            partition: progress[partition] for partition, at in stand.items() if at <= progress[partition]
-        }
-        if not ours:
-            self._committed = []
-        records = [record for of in self._committed for record in self._hidden(of, deadline_s)]
+        ours, records = dict[TopicPartition, int](), list[OutRecord]()
+        for of in self._committed:
+            hidden, progress = self._hidden(of, deadline_s), self._still_ours(of)
+            ours |= progress
+            if progress:
+                records += hidden
+            elif hidden:
+                log.warning(
+                    "%d committed records are hidden, and their partitions have moved: if the next owner "
+                    "does not send them again, `tagstream verify` tells",
+                    len(hidden),
+                )
         if records:
-            log.warning("%d records are committed, but hidden, and are sent again", len(records))
-        if records or any(stand[partition] < offset for partition, offset in ours.items()):
-            # With the progress, though it may be known: so that it is refused if there is a new owner.
-            deadline_s = time.monotonic() + _WORK_TIMEOUT_S
-            self._write(records, ours, self._source.group_metadata(ours), deadline_s)
-            # From now on it is these that must be shown, however the transaction ends.
-            self._committed = [self._current]
-            try:
-                served(self._producer.commit_transaction, _left_s(deadline_s))
-            except ck.KafkaException as error:
-                self._replace()
-                raise TransactionAborted(f"hidden records are not shown yet: {error.args[0]}") from error
-        else:
+            log.warning("%d committed records are hidden, and are sent again", len(records))
+        stand = self._stand(ours, deadline_s)
+        if not records and all(stand[partition] >= offset for partition, offset in ours.items()):
             self._committed = []
+            return
+        # With the progress, though it may be known: so that it is refused if there is a new owner.
+        progress = {partition: max(offset, stand[partition]) for partition, offset in ours.items()}
+        self._write(records, progress, self._source.group_metadata(ours), deadline_s)
+        # From now on it is these that must be shown, however the transaction ends.
+        self._committed = [self._current]
+        try:
+            served(self._producer.commit_transaction, _left_s(deadline_s))
+        except ck.KafkaException as error:
+            self._replace()
+            raise TransactionAborted(f"hidden records are not shown yet: {error.args[0]}") from error
 
-    def _sweep(self, deadline_s: float) -> None:
+    def _still_ours(self, of: _Transaction) -> dict[TopicPartition, int]:
+        """Its progress where nobody else can have held the partition since, as far as we have heard."""
+        now = self._source.assignments(of.next_offsets)
+        return {part: of.next_offsets[part] for part in now if now[part] == of.assignments[part]}
+
+    def _sweep(self) -> None:
         """Close whatever an earlier transaction may have left open, by one that is rolled back, and see that
         it is marked. Raises TransactionAborted: not done yet."""
+        deadline_s = time.monotonic() + _WORK_TIMEOUT_S
         self._initialise(deadline_s)
-        blanks = _Transaction({})
+        blanks = _Transaction({}, {})
         try:
             known = self._producer.list_topics(timeout=_left_s(deadline_s)).topics
             places = [
@@ -265,22 +284,22 @@ class KafkaTransactions:
             self._replace()
             raise TransactionAborted(f"an earlier transaction may be open still: {error}") from error
         self._shown(blanks, deadline_s)
+        if self._progress is not None:
+            self._stand([self._progress], deadline_s)
 
-    def _stand(self, held: Collection[TopicPartition], deadline_s: float) -> dict[TopicPartition, int]:
-        """The group's progress. Raises TransactionAborted: it cannot be told."""
-        if not held:
+    def _stand(self, partitions: Collection[TopicPartition], deadline_s: float) -> dict[TopicPartition, int]:
+        """The group's progress, when none is open. Raises TransactionAborted: some is."""
+        if not partitions:
             return {}
         try:
-            return self._source.committed(held, _left_s(deadline_s))
+            return self._source.committed(partitions, _left_s(deadline_s))
         except Unavailable as error:
             raise TransactionAborted(f"an earlier transaction may be open still: {error}") from error
 
     def _hidden(self, of: _Transaction, deadline_s: float) -> list[OutRecord]:
         """Its records that lie in the log and are not shown. Raises TransactionAborted: it cannot be told."""
         hidden = of.records.keys() - self._shown(of, deadline_s)
-        there = self._shown(
-            _Transaction({}, {p: of.records[p] for p in hidden}), deadline_s, "read_uncommitted"
-        )
+        there = self._shown(of.of(hidden), deadline_s, "read_uncommitted")
         return [record for partition, some in of.records.items() if partition in there for _, record in some]
 
     def _shown(
@@ -302,7 +321,8 @@ class KafkaTransactions:
 
     def _nobody(self) -> bytes:
         """What a consumer that is no member names: its offsets are taken, and here rolled back."""
-        stranger = connect(ck.Consumer, self._reading)
+        config = {name: value for name, value in self._reading.items() if name not in _MEMBERSHIP}
+        stranger = connect(ck.Consumer, {"log_level": 0, **config})
         metadata: bytes = stranger.consumer_group_metadata()
         stranger.close()
         return metadata

@@ -115,6 +115,7 @@ class Committer:
         comes first, because what it holds may be published already. True: there may be more to commit."""
         begun = self._undecided or self._gathered(partitions)
         if not begun.progress:
+            transactions.settle()
             return False
         try:
             transactions.commit(begun.records, begun.progress)

@@ -121,6 +121,10 @@ class Transactions(Protocol):
             Unavailable: not decided yet. Call again with the same arguments until it is.
         """
 
+    def settle(self) -> None:
+        """Called now and then when there is nothing to commit: what a crash may have left open is closed.
+        Raises TransactionAborted: not yet."""
+
     def close(self) -> None: ...
 
 

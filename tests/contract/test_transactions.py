@@ -134,15 +134,16 @@ class MemoryLedger(Ledger):
 
 
 class KafkaLedger(Ledger):
-    def __init__(self, broker: ApacheBroker, event_partitions: int = 1) -> None:
+    def __init__(self, broker: ApacheBroker, *, event_partitions: int = 1, tag_partitions: int = 1) -> None:
         self.broker, self.address = broker, broker.address
         name = uuid4().hex
         self.events, self.tags, self.group = f"events-{name}", f"tags-{name}", f"group-{name}"
         topics.TopicAdmin(self.address).create(
-            [topics.TopicPlan(self.events, event_partitions), topics.TopicPlan(self.tags, 1)],
+            [topics.TopicPlan(self.events, event_partitions), topics.TopicPlan(self.tags, tag_partitions)],
         )
         self.publisher = KafkaPublisher(self.address)
         self.max_silence_ms = 300_000
+        self.client_config: dict[str, Any] = {}
         self._opened: list[Source | Transactions] = []
 
     def member(self) -> tuple[KafkaSource, KafkaTransactions, Listener]:
@@ -152,9 +153,11 @@ class KafkaLedger(Ledger):
             self.group,
             self.events,
             session_timeout_ms=6000,
-            client_config={"max.poll.interval.ms": self.max_silence_ms},
+            client_config={"max.poll.interval.ms": self.max_silence_ms, **self.client_config},
         )
-        its_transactions = KafkaTransactions(self.address, self.group, source)
+        its_transactions = KafkaTransactions(
+            self.address, self.group, source, client_config=self.client_config
+        )
         self._opened += [its_transactions, source]
         source.subscribe(listener)
         return source, its_transactions, listener
@@ -432,18 +435,71 @@ def test_what_was_sent_again_and_not_marked_either_is_sent_once_more(kafka: Kafk
 
 
 def test_its_progress_is_committed_again_too(request: pytest.FixtureRequest) -> None:
-    kafka = KafkaLedger(request.getfixturevalue("apache_kafka"), event_partitions=2)
-    other = TopicPartition(kafka.events, 1)
-    source, mine, listener = kafka.owner()
-    until(lambda: other in listener.assigned, lambda: source.poll(10, 0.1))
+    broker = request.getfixturevalue("apache_kafka")
+    with contextlib.closing(KafkaLedger(broker, event_partitions=2)) as kafka:
+        other = TopicPartition(kafka.events, 1)
+        source, mine, listener = kafka.owner()
+        until(lambda: other in listener.assigned, lambda: source.poll(10, 0.1))
+        leave_unmarked(mine)
+        mine.commit(kafka.out("a"), {kafka.partition: 1, other: 1})
+        with pytest.raises(TransactionAborted):
+            mine.commit(kafka.out("b"), {kafka.partition: 2})
+        mine.commit(kafka.out("b"), {kafka.partition: 2})
+        kafka.shows("a", "b", next_offset=2)
+        assert kafka.committed(1) == 1
+
+
+def test_what_was_committed_last_is_remembered_for_each_partition(request: pytest.FixtureRequest) -> None:
+    broker = request.getfixturevalue("apache_kafka")
+    with contextlib.closing(KafkaLedger(broker, tag_partitions=2)) as kafka:
+        _, mine, _ = kafka.owner()
+        everywhere = [OutRecord(kafka.tags, str(key).encode(), b"first") for key in range(16)]
+        mine.commit(everywhere, {kafka.partition: 1})
+        mine.commit(kafka.out("second"), {kafka.partition: 2})
+        remembered = [{part: len(some) for part, some in of.records.items()} for of in mine._committed]
+        (second,) = remembered[1]
+        (first,) = remembered[0]
+        assert {first.partition, second.partition} == {0, 1}
+        mine._is_suspect = True
+        mine.commit([], {kafka.partition: 3})
+        assert len(kafka.visible()) == 17, "all of it was shown"
+
+
+def test_it_settles_what_a_crash_left_open_though_there_is_nothing_to_commit(kafka: KafkaLedger) -> None:
+    _, mine, _ = kafka.owner()
     leave_unmarked(mine)
-    mine.commit(kafka.out("a"), {kafka.partition: 1, other: 1})
+    mine.commit(kafka.out("a"), {kafka.partition: 1})
     with pytest.raises(TransactionAborted):
         mine.commit(kafka.out("b"), {kafka.partition: 2})
+    mine.settle()
+    kafka.shows("a", next_offset=1)
+    mine.settle()
+    assert written(kafka) == ["a", "", "a"], "once is enough"
+
+
+def test_the_new_protocol_by_setting_does_not_keep_it_from_sweeping(kafka: KafkaLedger) -> None:
+    kafka.client_config = {"group.protocol": "consumer"}
+    _, mine, _ = kafka.owner()
+    mine.commit(kafka.out("a"), {kafka.partition: 1})
+    mine._is_suspect = True
     mine.commit(kafka.out("b"), {kafka.partition: 2})
     kafka.shows("a", "b", next_offset=2)
-    assert kafka.committed(1) == 1
-    kafka.close()
+
+
+def test_what_was_done_again_after_a_partition_came_back_is_not_sent_again(kafka: KafkaLedger) -> None:
+    kafka.max_silence_ms = 6000
+    source, mine, listener = kafka.owner()
+    leave_unmarked(mine)
+    mine.commit(kafka.out("a"), {kafka.partition: 1})
+    with pytest.raises(TransactionAborted, match="rolled back"):
+        mine.commit(kafka.out("b"), {kafka.partition: 2})
+    kafka.give_up(source)
+    other, _, _ = kafka.owner()
+    other.close()
+    until(lambda: not listener.assigned, lambda: poll_through_trouble(source))
+    until(lambda: kafka.partition in listener.assigned, lambda: poll_through_trouble(source))
+    mine.commit(kafka.out("a", "b"), {kafka.partition: 2})
+    kafka.shows("a", "b", next_offset=2)
 
 
 def test_what_the_next_owner_has_done_again_is_not_sent_again(kafka: KafkaLedger) -> None:

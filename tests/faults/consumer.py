@@ -102,6 +102,9 @@ class FreezingTransactions:
         self._freezer.pass_or_freeze(records)
         self._transactions.commit(records, next_offsets)
 
+    def settle(self) -> None:
+        self._transactions.settle()
+
     def close(self) -> None:
         self._transactions.close()
 
