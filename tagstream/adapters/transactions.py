@@ -14,7 +14,7 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
@@ -276,7 +276,9 @@ class KafkaTransactions:
                 produce(self._producer, blank, partial(blanks.note, blank), deadline_s, partition=number)
             self._flush(deadline_s)
             if self._progress is not None:
-                self._send_offsets({self._progress: 0}, self._nobody(), deadline_s)
+                with self._outsider() as outsider:
+                    nobody = outsider.consumer_group_metadata()
+                self._send_offsets({self._progress: 0}, nobody, deadline_s)
             if not blanks.is_whole(len(places)):
                 raise TimeoutError("not every partition can be written to")
             served(self._producer.abort_transaction, _left_s(deadline_s))
@@ -291,10 +293,17 @@ class KafkaTransactions:
         """The group's progress, when none is open. Raises TransactionAborted: some is."""
         if not partitions:
             return {}
+        asked = [ck.TopicPartition(*partition) for partition in partitions]
         try:
-            return self._source.committed(partitions, _left_s(deadline_s))
-        except Unavailable as error:
-            raise TransactionAborted(f"an earlier transaction may be open still: {error}") from error
+            with self._outsider() as outsider:
+                answer = outsider.committed(asked, timeout=_left_s(deadline_s))
+        except ck.KafkaException as error:
+            raise TransactionAborted(
+                f"progress of an earlier transaction may be open still: {error}"
+            ) from error
+        if refused := next((part.error for part in answer if part.error is not None), None):
+            raise TransactionAborted(f"progress of an earlier transaction may be open still: {refused}")
+        return {TopicPartition(part.topic, part.partition): part.offset for part in answer}
 
     def _hidden(self, of: _Transaction, deadline_s: float) -> list[OutRecord]:
         """Its records that lie in the log and are not shown. Raises TransactionAborted: it cannot be told."""
@@ -319,13 +328,16 @@ class KafkaTransactions:
                 "(kafka-transactions.sh find-hanging tells, if it stays so)"
             ) from error
 
-    def _nobody(self) -> bytes:
-        """What a consumer that is no member names: its offsets are taken, and here rolled back."""
+    @contextlib.contextmanager
+    def _outsider(self) -> Iterator[Any]:
+        """A consumer that names the group and is no member of it. It is told what a member is not told while
+        the group is in motion, and the offsets that it sends are taken."""
         config = {name: value for name, value in self._reading.items() if name not in _MEMBERSHIP}
-        stranger = connect(ck.Consumer, {"log_level": 0, **config})
-        metadata: bytes = stranger.consumer_group_metadata()
-        stranger.close()
-        return metadata
+        outsider = connect(ck.Consumer, {"log_level": 0, **config})
+        try:
+            yield outsider
+        finally:
+            outsider.close()
 
     def _flush(self, deadline_s: float) -> None:
         """Raises TimeoutError, KafkaException."""
