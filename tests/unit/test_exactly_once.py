@@ -63,6 +63,23 @@ def test_what_waits_for_its_transaction_leaves_room_for_as_many_micro_batches_in
     assert len(stage.executor.waiting) == LIMITS.max_in_flight
 
 
+def test_what_a_crash_left_open_is_settled_while_no_event_comes(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage(exactly_once=True)
+    settled: list[int] = []
+
+    def settle() -> None:
+        settled.append(stage.committed)
+        if len(settled) == 1:
+            raise TransactionAborted("not yet")
+
+    monkeypatch.setattr(transactions(stage), "settle", settle)
+    stage.send("p1", event("p1"))
+    stage.turn(60)
+    assert len(settled) > 1, "it is asked again after a refusal"
+    assert stage.committed == 1
+    assert stage.worker.status().ready
+
+
 def test_an_aborted_transaction_is_sent_again_without_tagging_again() -> None:
     stage = Stage(exactly_once=True)
     transactions(stage).faults.extend([TransactionAborted("fenced")] * 3)
