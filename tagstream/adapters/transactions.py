@@ -60,9 +60,11 @@ class _Transaction:
         """Whether so many records were acknowledged."""
         return sum(map(len, self.records.values())) == count
 
-    def of(self, partitions: Collection[TopicPartition]) -> _Transaction:
-        """The part of it that is about these partitions of its records."""
-        return replace(self, records={part: of for part, of in self.records.items() if part in partitions})
+    def within(self, partitions: Collection[TopicPartition]) -> _Transaction:
+        """The same with the records of these partitions alone."""
+        return replace(
+            self, records={part: some for part, some in self.records.items() if part in partitions}
+        )
 
 
 class KafkaTransactions:
@@ -209,8 +211,9 @@ class KafkaTransactions:
                 self._replace()
         earlier = self._committed
         if not self._is_suspect:  # where this one is marked, those before it are
-            earlier = [of.of(of.records.keys() - self._current.records.keys()) for of in earlier]
-        self._committed = [*(of for of in earlier if of.records or self._is_suspect), self._current]
+            rest = [each.within(each.records.keys() - self._current.records.keys()) for each in earlier]
+            earlier = [each for each in rest if each.records]
+        self._committed = [*earlier, self._current]
         self._next = "mend" if self._is_suspect else "send"
 
     def _mend(self) -> None:
@@ -226,8 +229,8 @@ class KafkaTransactions:
     def _show_again(self) -> None:
         deadline_s = time.monotonic() + _WORK_TIMEOUT_S
         ours, records = dict[TopicPartition, int](), list[OutRecord]()
-        for of in self._committed:
-            hidden, progress = self._hidden(of, deadline_s), self._still_ours(of)
+        for each in self._committed:
+            hidden, progress = self._hidden(each, deadline_s), self._still_ours(each)
             ours |= progress
             if progress:
                 records += hidden
@@ -308,7 +311,7 @@ class KafkaTransactions:
     def _hidden(self, of: _Transaction, deadline_s: float) -> list[OutRecord]:
         """Its records that lie in the log and are not shown. Raises TransactionAborted: it cannot be told."""
         hidden = of.records.keys() - self._shown(of, deadline_s)
-        there = self._shown(of.of(hidden), deadline_s, "read_uncommitted")
+        there = self._shown(of.within(hidden), deadline_s, "read_uncommitted")
         return [record for partition, some in of.records.items() if partition in there for _, record in some]
 
     def _shown(
