@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 import confluent_kafka as ck
 
-from tagstream.core.errors import BadSettings
-from tagstream.core.ports import Record
+from tagstream.core.errors import BadSettings, Unavailable
+from tagstream.core.ports import Record, TopicPartition
 
 log = logging.getLogger(__name__)
 
@@ -69,6 +69,20 @@ def served(call: Callable[[float], _T], timeout_s: float) -> _T:
         if isinstance(cause, ck.KafkaException):
             raise cause from None
         raise
+
+
+def committed_offsets(
+    consumer: Any, partitions: Iterable[TopicPartition], timeout_s: float
+) -> dict[TopicPartition, int]:
+    """The next offsets of the consumer's group, negative where there is none. Offsets of a transaction that
+    is not decided are waited for. Raises Unavailable."""
+    try:
+        answer = consumer.committed([ck.TopicPartition(*part) for part in partitions], timeout=timeout_s)
+    except ck.KafkaException as error:
+        raise Unavailable(f"the broker does not tell the offsets: {error.args[0].str()}") from error
+    if refused := next((part.error for part in answer if part.error is not None), None):
+        raise Unavailable(f"the broker does not tell the offsets: {refused.str()}")
+    return {TopicPartition(part.topic, part.partition): part.offset for part in answer}
 
 
 def record_of(message: Any) -> Record:

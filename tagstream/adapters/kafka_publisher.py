@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 
 _KAFKA = ck.KafkaError
 
+#: The partition of a record that goes where its key belongs.
+BY_KEY = -1
+
 
 def producer_config(
     bootstrap_servers: str, delivery_timeout_s: float, client_config: Mapping[str, Any]
@@ -160,9 +163,9 @@ def produce(
     report: Callable[..., None],
     deadline_s: float,
     *,
-    partition: int = -1,
+    partition: int = BY_KEY,
 ) -> None:
-    """Hand one record to librdkafka, by its key unless `partition` is given.
+    """Hand one record to librdkafka.
 
     Raises TimeoutError: its queue is still full at the deadline, on the monotonic clock; KafkaException: it
     cannot take the record.

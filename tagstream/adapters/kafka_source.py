@@ -11,7 +11,14 @@ from typing import Any
 
 import confluent_kafka as ck
 
-from tagstream.adapters.kafka import MIB, RECORD_MAX_BYTES, connect, librdkafka_log, record_of
+from tagstream.adapters.kafka import (
+    MIB,
+    RECORD_MAX_BYTES,
+    committed_offsets,
+    connect,
+    librdkafka_log,
+    record_of,
+)
 from tagstream.core.errors import BadSettings, TagstreamError, TransactionAborted, Unavailable
 from tagstream.core.ports import AssignmentListener, Record, TopicPartition
 
@@ -271,20 +278,6 @@ class KafkaSource:
             partition: self._assigned[partition] for partition in partitions if partition in self._assigned
         }
 
-    def committed(
-        self, partitions: Collection[TopicPartition], timeout_s: float
-    ) -> dict[TopicPartition, int]:
-        """The group's next offsets, negative where there is none. Offsets of a transaction that is not
-        decided are waited for. Raises Unavailable."""
-        try:
-            answer = self._consumer.committed([ck.TopicPartition(*p) for p in partitions], timeout=timeout_s)
-        except ck.KafkaException as error:
-            raise Unavailable(f"the broker does not tell the offsets: {error.args[0]}") from error
-        refused = next((part.error for part in answer if part.error is not None), None)
-        if refused is not None:
-            raise Unavailable(f"the broker does not tell the offsets: {refused}")
-        return {_from_kafka(part): part.offset for part in answer}
-
     def pause(self) -> None:
         self._paused = True
         self._consumer.pause(_to_kafka(self._assigned))
@@ -337,7 +330,7 @@ class KafkaSource:
         told that a transaction is open and partitions change before it has asked again."""
         assigned, stand, begin = [_from_kafka(part) for part in partitions], {}, {}
         try:
-            stand = self.committed(assigned, _ASK_TIMEOUT_S)
+            stand = committed_offsets(self._consumer, assigned, _ASK_TIMEOUT_S)
         except Unavailable as error:
             log.info("it is asked again where to begin: %s", error)
         try:
@@ -455,7 +448,7 @@ class KafkaSource:
         partition, since_s = next(iter(self._unplaced.items()))
         del self._unplaced[partition]
         try:
-            stand = self.committed([partition], _PLACE_TIMEOUT_S)
+            stand = committed_offsets(self._consumer, [partition], _PLACE_TIMEOUT_S)
             self._consumer.seek(ck.TopicPartition(*partition, self._first_of(partition, stand[partition])))
         except (Unavailable, ck.KafkaException) as error:
             self._unplaced[partition] = since_s

@@ -9,7 +9,9 @@ from typing import Any
 
 import confluent_kafka as ck
 
+from tagstream.adapters.kafka import committed_offsets
 from tagstream.core.errors import Unavailable
+from tagstream.core.ports import TopicPartition
 
 _POLL_S = 0.1
 
@@ -54,16 +56,13 @@ class GroupWatch:
     def committed(self) -> dict[int, int]:
         """Partition → next offset to read, where the group has committed one. Raises Unavailable; the next
         call asks with a new client, lest one that has lost the group's coordinator looks for it for ever."""
-        wanted = [ck.TopicPartition(self._topic, number) for number in self._numbers()]
+        wanted = [TopicPartition(self._topic, number) for number in self._numbers()]
         try:
-            found = self._consumer.committed(wanted, timeout=self._timeout_s)
-        except ck.KafkaException as error:
+            found = committed_offsets(self._consumer, wanted, self._timeout_s)
+        except Unavailable:
             self._renew()
-            raise Unavailable(f"the broker does not answer: {error.args[0].str()}") from error
-        if refused := next((tp.error for tp in found if tp.error is not None), None):
-            self._renew()
-            raise Unavailable(f"the broker does not tell the offsets: {refused.str()}")
-        return {tp.partition: tp.offset for tp in found if tp.offset >= 0}
+            raise
+        return {partition.partition: offset for partition, offset in found.items() if offset >= 0}
 
     def _renew(self) -> None:
         last, self._consumer = self._consumer, ck.Consumer(self._config)

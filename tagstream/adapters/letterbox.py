@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import confluent_kafka as ck
 import confluent_kafka.admin
 
-from tagstream.adapters.kafka import connect
-from tagstream.adapters.kafka_publisher import producer_config
+from tagstream.adapters.kafka import connect, served
+from tagstream.adapters.kafka_publisher import BY_KEY, produce, producer_config
 from tagstream.core.errors import Unavailable
 from tagstream.core.ports import OutRecord
 
 #: Its stubs do not export what it exports.
 _admin: Any = confluent_kafka.admin
-_POLL_S = 0.05
-_BY_KEY = -1
 
 
 class Letterbox:
@@ -52,14 +51,18 @@ class Letterbox:
             if error is not None:
                 failures.append(error)
 
+        deadline_s = time.monotonic() + self._timeout_s
         try:
             for record, partition in records:
-                self._produce(record, _BY_KEY if partition is None else partition, report)
+                number = BY_KEY if partition is None else partition
+                produce(self._producer, record, report, deadline_s, partition=number)
+            # librdkafka fails what is not delivered in time; the margin only guards against its own delay.
+            if served(self._producer.flush, self._timeout_s + 5.0):
+                raise TimeoutError(f"the broker has not acknowledged within {self._timeout_s:g} s")
+        except TimeoutError as error:
+            raise Unavailable(str(error)) from error
         except ck.KafkaException as error:
             raise Unavailable(f"a record was not taken for publishing: {error.args[0].str()}") from error
-        # librdkafka fails what is not delivered in time; the margin only guards against its own delay.
-        if self._producer.flush(self._timeout_s + 5.0):
-            raise Unavailable(f"the broker has not acknowledged within {self._timeout_s:g} s")
         if failures:
             raise Unavailable(f"a record was not delivered: {failures[0].str()}")
 
@@ -81,20 +84,3 @@ class Letterbox:
 
     def close(self) -> None:
         self._producer.flush(1.0)
-
-    def _produce(self, record: OutRecord, partition: int, report: Any) -> None:
-        while True:
-            try:
-                self._producer.produce(
-                    record.topic,
-                    record.value,
-                    record.key,
-                    partition=partition,
-                    on_delivery=report,
-                    timestamp=record.timestamp_ms or 0,
-                    headers=list(record.headers),
-                )
-            except BufferError:  # ends: what is not delivered in time leaves the queue as failed
-                self._producer.poll(_POLL_S)
-            else:
-                return

@@ -22,8 +22,8 @@ from uuid import uuid4
 
 import confluent_kafka as ck
 
-from tagstream.adapters.kafka import connect, log_error, served
-from tagstream.adapters.kafka_publisher import produce, transactional_config
+from tagstream.adapters.kafka import committed_offsets, connect, log_error, served
+from tagstream.adapters.kafka_publisher import BY_KEY, produce, transactional_config
 from tagstream.adapters.kafka_source import KafkaSource
 from tagstream.adapters.read_committed import partitions_shown
 from tagstream.core.errors import TransactionAborted, Unavailable
@@ -108,12 +108,12 @@ class KafkaTransactions:
         # anything went wrong since, all.
         self._committed: list[_Transaction] = []
         self._is_suspect = False
-        # Where anything of this producer may be open.
+        # Where anything of this producer may be open: topics, and one partition that leads to the group.
         self._topics: set[str] = set()
-        self._progress: TopicPartition | None = None
+        self._progress: dict[TopicPartition, int] = {}
 
     def commit(self, records: Sequence[OutRecord], next_offsets: Mapping[TopicPartition, int]) -> None:
-        """See the port. Takes about 10 s at most, and 20 s more where there is something to mend."""
+        """See the port. Takes about 10 s at most, and some 20 s more for each mending, before and after."""
         if self._next == "send":
             self.settle()
         deadline_s = time.monotonic() + _WORK_TIMEOUT_S
@@ -132,7 +132,7 @@ class KafkaTransactions:
     def settle(self) -> None:
         with contextlib.suppress(ck.KafkaException):  # says itself again
             served(self._producer.poll, 0)  # hears
-        if self._is_suspect and self._progress is not None:
+        if self._is_suspect and self._progress:
             self._mend()
 
     def close(self) -> None:
@@ -153,7 +153,10 @@ class KafkaTransactions:
         """All of a transaction but its end. Raises TransactionAborted: none of it."""
         group = self._source.group_metadata(next_offsets.keys())
         self._initialise(deadline_s)
-        self._write(records, next_offsets, group, deadline_s)
+        self._topics |= {record.topic for record in records}
+        self._progress = dict.fromkeys(list(next_offsets)[:1], 0) or self._progress
+        by_key = [(record, BY_KEY) for record in records]
+        self._current = self._write(by_key, next_offsets, group, deadline_s)
 
     def _initialise(self, deadline_s: float) -> None:
         """Also ends what a producer that was replaced has left undecided. Raises TransactionAborted."""
@@ -169,23 +172,23 @@ class KafkaTransactions:
 
     def _write(
         self,
-        records: Sequence[OutRecord],
+        records: Sequence[tuple[OutRecord, int]],
         next_offsets: Mapping[TopicPartition, int],
         group: bytes,
         deadline_s: float,
-    ) -> None:
-        """A new transaction with these. Raises TransactionAborted: none of it."""
-        self._current = _Transaction(dict(next_offsets), self._source.assignments(next_offsets))
-        self._topics |= {record.topic for record in records}
-        self._progress = next(iter(next_offsets), self._progress)
+    ) -> _Transaction:
+        """A new transaction with these records, each by its partition or `BY_KEY`. Raises TransactionAborted:
+        none of it."""
+        written = _Transaction(dict(next_offsets), self._source.assignments(next_offsets))
         try:
             self._producer.begin_transaction()
-            for record in records:
-                produce(self._producer, record, partial(self._current.note, record), deadline_s)
-            self._flush(deadline_s)
-            if next_offsets:
-                self._send_offsets(next_offsets, group, deadline_s)
-            if not self._current.is_whole(len(records)):
+            for record, partition in records:
+                report = partial(written.note, record)
+                produce(self._producer, record, report, deadline_s, partition=partition)
+            if waiting := served(self._producer.flush, _left_s(deadline_s)):
+                raise TimeoutError(f"{waiting} of {len(records)} records are not acknowledged")
+            self._send_offsets(next_offsets, group, deadline_s)
+            if not written.is_whole(len(records)):
                 raise TimeoutError("the offsets of some records are not known")
         except TimeoutError as error:
             # Not aborted: the call that hangs is the only one that this producer allows.
@@ -197,6 +200,7 @@ class KafkaTransactions:
             if not self._abort():
                 self._replace()
             raise TransactionAborted(f"a transaction was rolled back: {error.args[0]}") from error
+        return written
 
     def _end(self, deadline_s: float) -> None:
         """Commit. One whose end nobody tells any more is mended, as one that was committed and is hidden."""
@@ -228,29 +232,30 @@ class KafkaTransactions:
 
     def _show_again(self) -> None:
         deadline_s = time.monotonic() + _WORK_TIMEOUT_S
-        ours, records = dict[TopicPartition, int](), list[OutRecord]()
+        ours, hidden = dict[TopicPartition, int](), list[OutRecord]()
         for each in self._committed:
-            hidden, progress = self._hidden(each, deadline_s), self._still_ours(each)
-            ours |= progress
-            if progress:
-                records += hidden
-            elif hidden:
+            its_hidden, its_progress = self._hidden(each, deadline_s), self._still_ours(each)
+            ours |= its_progress
+            if its_progress:
+                hidden += its_hidden
+            elif its_hidden:
                 log.warning(
                     "%d committed records are hidden, and their partitions have moved: if the next owner "
                     "does not send them again, `tagstream verify` tells",
-                    len(hidden),
+                    len(its_hidden),
                 )
-        if records:
-            log.warning("%d committed records are hidden, and are sent again", len(records))
+        if hidden:
+            log.warning("%d committed records are hidden, and are sent again", len(hidden))
         stand = self._stand(ours, deadline_s)
-        if not records and all(stand[partition] >= offset for partition, offset in ours.items()):
+        if not hidden and all(stand[partition] >= offset for partition, offset in ours.items()):
             self._committed = []
             return
         # With the progress, though it may be known: so that it is refused if there is a new owner.
         progress = {partition: max(offset, stand[partition]) for partition, offset in ours.items()}
-        self._write(records, progress, self._source.group_metadata(ours), deadline_s)
+        by_key, group = [(record, BY_KEY) for record in hidden], self._source.group_metadata(ours)
+        deadline_s = time.monotonic() + _WORK_TIMEOUT_S
         # From now on it is these that must be shown, however the transaction ends.
-        self._committed = [self._current]
+        self._committed = [self._write(by_key, progress, group, deadline_s)]
         try:
             served(self._producer.commit_transaction, _left_s(deadline_s))
         except ck.KafkaException as error:
@@ -267,46 +272,33 @@ class KafkaTransactions:
         it is marked. Raises TransactionAborted: not done yet."""
         deadline_s = time.monotonic() + _WORK_TIMEOUT_S
         self._initialise(deadline_s)
-        blanks = _Transaction({}, {})
         try:
             known = self._producer.list_topics(timeout=_left_s(deadline_s)).topics
-            places = [
-                (name, number) for name in self._topics & known.keys() for number in known[name].partitions
-            ]
-            self._producer.begin_transaction()
-            for topic, number in places:
-                blank = OutRecord(topic, b"aborted", None)
-                produce(self._producer, blank, partial(blanks.note, blank), deadline_s, partition=number)
-            self._flush(deadline_s)
-            if self._progress is not None:
-                with self._outsider() as outsider:
-                    nobody = outsider.consumer_group_metadata()
-                self._send_offsets({self._progress: 0}, nobody, deadline_s)
-            if not blanks.is_whole(len(places)):
-                raise TimeoutError("not every partition can be written to")
-            served(self._producer.abort_transaction, _left_s(deadline_s))
-        except (TimeoutError, ck.KafkaException) as error:
-            self._replace()
+        except ck.KafkaException as error:
             raise TransactionAborted(f"an earlier transaction may be open still: {error}") from error
-        self._shown(blanks, deadline_s)
-        if self._progress is not None:
-            self._stand([self._progress], deadline_s)
+        blanks = [
+            (OutRecord(name, b"aborted", None), number)
+            for name in self._topics & known.keys()
+            for number in known[name].partitions
+        ]
+        with self._outsider() as outsider:
+            nobody = outsider.consumer_group_metadata()
+        swept = self._write(blanks, self._progress, nobody, deadline_s)
+        if not self._abort():
+            self._replace()
+            raise TransactionAborted("an earlier transaction may be open still")
+        self._shown(swept, deadline_s)
+        self._stand(self._progress, deadline_s)
 
     def _stand(self, partitions: Collection[TopicPartition], deadline_s: float) -> dict[TopicPartition, int]:
         """The group's progress, when none is open. Raises TransactionAborted: some is."""
         if not partitions:
             return {}
-        asked = [ck.TopicPartition(*partition) for partition in partitions]
         try:
             with self._outsider() as outsider:
-                answer = outsider.committed(asked, timeout=_left_s(deadline_s))
-        except ck.KafkaException as error:
-            raise TransactionAborted(
-                f"progress of an earlier transaction may be open still: {error}"
-            ) from error
-        if refused := next((part.error for part in answer if part.error is not None), None):
-            raise TransactionAborted(f"progress of an earlier transaction may be open still: {refused}")
-        return {TopicPartition(part.topic, part.partition): part.offset for part in answer}
+                return committed_offsets(outsider, partitions, _left_s(deadline_s))
+        except Unavailable as error:
+            raise TransactionAborted(f"an earlier transaction may be open still: {error}") from error
 
     def _hidden(self, of: _Transaction, deadline_s: float) -> list[OutRecord]:
         """Its records that lie in the log and are not shown. Raises TransactionAborted: it cannot be told."""
@@ -342,15 +334,12 @@ class KafkaTransactions:
         finally:
             outsider.close()
 
-    def _flush(self, deadline_s: float) -> None:
-        """Raises TimeoutError, KafkaException."""
-        if waiting := served(self._producer.flush, _left_s(deadline_s)):
-            raise TimeoutError(f"{waiting} records are not acknowledged")
-
     def _send_offsets(
         self, next_offsets: Mapping[TopicPartition, int], group: bytes, deadline_s: float
     ) -> None:
         """Raises TimeoutError, KafkaException."""
+        if not next_offsets:
+            return
         offsets = [ck.TopicPartition(*partition, offset) for partition, offset in next_offsets.items()]
         call = partial(self._producer.send_offsets_to_transaction, offsets, group, _left_s(deadline_s))
         _within(deadline_s, call)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Literal
 from uuid import uuid4
 
@@ -17,6 +20,9 @@ from tagstream.adapters.memory import MemoryBroker, MemoryPublisher, MemorySourc
 from tagstream.adapters.store import RedisStore
 from tagstream.adapters.topics import TopicAdmin, TopicPlan
 from tagstream.core.ports import Publisher, Record, Source, TagStore, TopicPartition
+
+sys.path.insert(0, str(Path(__file__).parent))
+from ledger import KafkaLedger
 
 PARTITIONS = 2
 #: The embedded broker lets a joining consumer wait for half of it. Apache Kafka takes no less than 6000.
@@ -151,3 +157,9 @@ def store(request: pytest.FixtureRequest) -> Iterator[TagStore]:
     redis_store = RedisStore(request.getfixturevalue("valkey_url"), prefix=f"{uuid4().hex}-")
     yield redis_store
     redis_store.close()
+
+
+@pytest.fixture
+def kafka(request: pytest.FixtureRequest) -> Iterator[KafkaLedger]:
+    with contextlib.closing(KafkaLedger(request.getfixturevalue("apache_kafka"))) as ledger:
+        yield ledger

@@ -51,7 +51,7 @@ MAY_IMPORT = {
         "tagstream.adapters.kafka",
         "confluent_kafka",
     },
-    "tagstream/adapters/lag.py": {"tagstream.core", "confluent_kafka"},
+    "tagstream/adapters/lag.py": {"tagstream.core", "tagstream.adapters.kafka", "confluent_kafka"},
     "tagstream/adapters/rights.py": {"tagstream.core", "confluent_kafka"},
     "tagstream/adapters/read_committed.py": {"tagstream.core", "tagstream.adapters.kafka", "confluent_kafka"},
     "tagstream/adapters/transaction_probe.py": {
