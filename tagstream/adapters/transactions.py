@@ -107,7 +107,8 @@ class KafkaTransactions:
         # Committed, and not known to be marked: the last one of each partition, and of those in which
         # anything went wrong since, all.
         self._committed: list[_Transaction] = []
-        self._is_suspect = False
+        # Since anything went wrong: something may be open, or is closed and may be hidden.
+        self._doubt: Literal["none", "open", "hidden"] = "none"
         # Where anything of this producer may be open: topics, and one partition that leads to the group.
         self._topics: set[str] = set()
         self._progress: dict[TopicPartition, int] = {}
@@ -132,20 +133,20 @@ class KafkaTransactions:
     def settle(self) -> None:
         with contextlib.suppress(ck.KafkaException):  # says itself again
             served(self._producer.poll, 0)  # hears
-        if self._is_suspect and self._progress:
+        if self._doubt != "none" and self._progress:
             self._mend()
 
     def close(self) -> None:
         with contextlib.suppress(ck.KafkaException):  # of a producer that is given up
             self._producer.purge()
             served(self._producer.flush, 1.0)
-        if self._is_suspect and self._committed:
+        if self._doubt != "none" and self._committed:
             log.error("the last transaction may be hidden: `tagstream verify` tells")
 
     def _hear(self, error: ck.KafkaError) -> None:
         """A broker that was away may have crashed, and marks nothing, though no call fails."""
         log_error(error)
-        self._is_suspect = True
+        self._doubt = "open"
 
     def _send(
         self, records: Sequence[OutRecord], next_offsets: Mapping[TopicPartition, int], deadline_s: float
@@ -192,11 +193,11 @@ class KafkaTransactions:
                 raise TimeoutError("the offsets of some records are not known")
         except TimeoutError as error:
             # Not aborted: the call that hangs is the only one that this producer allows.
-            self._is_suspect = True
+            self._doubt = "open"
             self._replace()
             raise TransactionAborted(f"a transaction was given up: {error}") from error
         except ck.KafkaException as error:
-            self._is_suspect = True
+            self._doubt = "open"
             if not self._abort():
                 self._replace()
             raise TransactionAborted(f"a transaction was rolled back: {error.args[0]}") from error
@@ -207,36 +208,43 @@ class KafkaTransactions:
         try:
             served(self._producer.commit_transaction, _left_s(deadline_s))
         except ck.KafkaException as error:
-            self._is_suspect = True
+            self._doubt = "open"
             if _may_still_work(error):
                 raise Unavailable(f"a transaction is not decided yet: {error.args[0]}") from error
             log.error("the transactional producer could not commit: %s", error.args[0])
             if not (error.args[0].txn_requires_abort() and self._abort()):
                 self._replace()
         earlier = self._committed
-        if not self._is_suspect:  # where this one is marked, those before it are
+        if self._doubt == "none":  # where this one is marked, those before it are
             rest = [each.within(each.records.keys() - self._current.records.keys()) for each in earlier]
             earlier = [each for each in rest if each.records]
         self._committed = [*earlier, self._current]
-        self._next = "mend" if self._is_suspect else "send"
+        self._next = "send" if self._doubt == "none" else "mend"
 
     def _mend(self) -> None:
         """Leave nothing open, and show what was committed. Raises TransactionAborted: not done yet."""
-        self._is_suspect = False  # unless a broker goes away once more from here on
-        try:
-            self._sweep()
-            self._show_again()
-        except BaseException:
-            self._is_suspect = True
-            raise
+        if self._doubt == "open":
+            self._doubt = "hidden"  # unless a broker goes away once more from here on
+            try:
+                self._sweep()
+            except BaseException:
+                self._doubt = "open"
+                raise
+        self._show_again()
+        if self._doubt == "hidden":
+            self._doubt = "none"
 
     def _show_again(self) -> None:
         deadline_s = time.monotonic() + _WORK_TIMEOUT_S
-        ours, hidden = dict[TopicPartition, int](), list[OutRecord]()
+        ours: dict[TopicPartition, int] = {}
         for each in self._committed:
-            its_hidden, its_progress = self._hidden(each, deadline_s), self._still_ours(each)
-            ours |= its_progress
-            if its_progress:
+            ours |= self._still_ours(each)
+        # Named with the progress, though that may be known: so that it is refused if there is a new owner.
+        group = self._source.group_metadata(ours) if ours else b""
+        hidden: list[OutRecord] = []
+        for each in self._committed:
+            its_hidden = self._hidden(each, deadline_s)
+            if self._still_ours(each):
                 hidden += its_hidden
             elif its_hidden:
                 log.warning(
@@ -244,21 +252,21 @@ class KafkaTransactions:
                     "does not send them again, `tagstream verify` tells",
                     len(its_hidden),
                 )
-        if hidden:
-            log.warning("%d committed records are hidden, and are sent again", len(hidden))
         stand = self._stand(ours, deadline_s)
         if not hidden and all(stand[partition] >= offset for partition, offset in ours.items()):
             self._committed = []
             return
-        # With the progress, though it may be known: so that it is refused if there is a new owner.
+        if hidden:
+            log.warning("%d committed records are hidden, and are sent again", len(hidden))
         progress = {partition: max(offset, stand[partition]) for partition, offset in ours.items()}
-        by_key, group = [(record, BY_KEY) for record in hidden], self._source.group_metadata(ours)
         deadline_s = time.monotonic() + _WORK_TIMEOUT_S
+        written = self._write([(record, BY_KEY) for record in hidden], progress, group, deadline_s)
         # From now on it is these that must be shown, however the transaction ends.
-        self._committed = [self._write(by_key, progress, group, deadline_s)]
+        self._committed = [written]
         try:
             served(self._producer.commit_transaction, _left_s(deadline_s))
         except ck.KafkaException as error:
+            self._doubt = "open"
             self._replace()
             raise TransactionAborted(f"hidden records are not shown yet: {error.args[0]}") from error
 

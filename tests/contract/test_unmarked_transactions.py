@@ -54,7 +54,7 @@ def test_what_was_committed_and_never_marked_is_shown_once_before_what_comes_nex
 def test_what_was_committed_and_marked_is_not_sent_again(kafka: KafkaLedger) -> None:
     _, mine, _ = kafka.owner()
     mine.commit(kafka.out("a"), {kafka.partition: 1})
-    mine._is_suspect = True
+    mine._doubt = "open"
     mine.commit(kafka.out("b"), {kafka.partition: 2})
     kafka.shows("a", "b", next_offset=2)
     assert written(kafka) == ["a", "", "b"]
@@ -95,7 +95,7 @@ def test_what_was_committed_last_is_remembered_for_each_partition(request: pytes
         (second,) = remembered[1]
         (first,) = remembered[0]
         assert {first.partition, second.partition} == {0, 1}
-        mine._is_suspect = True
+        mine._doubt = "open"
         mine.commit([], {kafka.partition: 3})
         assert len(kafka.visible()) == 17, "all of it was shown"
 
@@ -112,7 +112,7 @@ def test_the_new_protocol_by_setting_does_not_keep_it_from_sweeping(kafka: Kafka
     kafka.client_config = {"group.protocol": "consumer"}
     _, mine, _ = kafka.owner()
     mine.commit(kafka.out("a"), {kafka.partition: 1})
-    mine._is_suspect = True
+    mine._doubt = "open"
     mine.commit(kafka.out("b"), {kafka.partition: 2})
     kafka.shows("a", "b", next_offset=2)
 
@@ -151,7 +151,7 @@ def test_while_it_cannot_be_told_what_is_open_nothing_new_is_sent(kafka: KafkaLe
     stranger.begin_transaction()
     stranger.produce(kafka.tags, b"a stranger's")
     stranger.flush(20)
-    mine._is_suspect = True
+    mine._doubt = "open"
     with pytest.raises(TransactionAborted, match=f"{kafka.tags}-0 do not show yet"):
         mine.commit(kafka.out("b"), {kafka.partition: 2})
     stranger.abort_transaction(20)
