@@ -91,6 +91,20 @@ def test_an_aborted_transaction_is_sent_again_without_tagging_again() -> None:
     assert stage.worker.status().ready
 
 
+def test_a_full_consumer_whose_transactions_are_refused_lets_go_of_what_it_prefetched_at_once() -> None:
+    stage = Stage(exactly_once=True, limits=replace(LIMITS, max_uncommitted_events=8, pause_after_s=3600.0))
+    transactions(stage).faults.extend([TransactionAborted("fenced")] * 30)
+    for n in range(40):
+        stage.send(f"p{n}", event(f"p{n}"))
+    stage.turn(30)
+    assert stage.source.paused
+    assert not stage.worker.status().ready
+    stage.turn(90)
+    assert not stage.source.paused
+    assert stage.worker.status().ready
+    assert stage.committed == 40
+
+
 def test_one_whose_end_is_unknown_is_decided_before_anything_else_is_sent() -> None:
     stage = Stage(exactly_once=True)
     transactions(stage).faults.append(Unavailable("no answer"))
