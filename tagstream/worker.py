@@ -212,8 +212,8 @@ class Worker:
         else:
             self._account.well("group")
         # A client that was told of no brokers cannot look for them again while it holds prefetched records
-        # (librdkafka's issue 5301), and a pause lets go of them.
-        at_once = unheard_s > self._limits.commit_interval_s
+        # (librdkafka's issue 5301). One that is full does not take them, but a pause lets go of them.
+        at_once = unheard_s > self._limits.commit_interval_s or self._commits.is_refused
         move = self._backpressure.move(load=self._load(), now_s=now_s, at_once=at_once)
         if move == "pause":
             source.pause()

@@ -107,8 +107,8 @@ class KafkaTransactions:
         # Committed, and not known to be marked: the last one of each partition, and of those in which
         # anything went wrong since, all.
         self._committed: list[_Transaction] = []
-        # Since anything went wrong: something may be open, or is closed and may be hidden.
-        self._doubt: Literal["none", "open", "hidden"] = "none"
+        # Since anything went wrong: something may be open; all is closed, and may be hidden.
+        self._doubt: Literal["none", "open", "swept"] = "none"
         # Where anything of this producer may be open: topics, and one partition that leads to the group.
         self._topics: set[str] = set()
         self._progress: dict[TopicPartition, int] = {}
@@ -140,7 +140,7 @@ class KafkaTransactions:
         with contextlib.suppress(ck.KafkaException):  # of a producer that is given up
             self._producer.purge()
             served(self._producer.flush, 1.0)
-        if self._doubt != "none" and self._committed:
+        if self._next == "end" or (self._doubt != "none" and self._committed):
             log.error("the last transaction may be hidden: `tagstream verify` tells")
 
     def _hear(self, error: ck.KafkaError) -> None:
@@ -224,27 +224,35 @@ class KafkaTransactions:
     def _mend(self) -> None:
         """Leave nothing open, and show what was committed. Raises TransactionAborted: not done yet."""
         if self._doubt == "open":
-            self._doubt = "hidden"  # unless a broker goes away once more from here on
-            try:
+            self._doubt = "swept"  # a broker that goes away once more from here on opens it again
+            with self._or_open():
                 self._sweep()
-            except BaseException:
-                self._doubt = "open"
-                raise
-        self._show_again()
-        if self._doubt == "hidden":
-            self._doubt = "none"
-
-    def _show_again(self) -> None:
-        deadline_s = time.monotonic() + _WORK_TIMEOUT_S
         ours: dict[TopicPartition, int] = {}
         for each in self._committed:
             ours |= self._still_ours(each)
-        # Named with the progress, though that may be known: so that it is refused if there is a new owner.
+        # A consumer that the group has given up can show nothing, and is not kept from hearing of it by
+        # sweeping again and again.
         group = self._source.group_metadata(ours) if ours else b""
+        with self._or_open():
+            self._show_again(ours, group)
+        if self._doubt == "swept":
+            self._doubt = "none"
+
+    @contextlib.contextmanager
+    def _or_open(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException:
+            self._doubt = "open"
+            raise
+
+    def _show_again(self, ours: Mapping[TopicPartition, int], group: bytes) -> None:
+        deadline_s = time.monotonic() + _WORK_TIMEOUT_S
+        stand = self._stand(ours, deadline_s)
         hidden: list[OutRecord] = []
         for each in self._committed:
-            its_hidden = self._hidden(each, deadline_s)
-            if self._still_ours(each):
+            its_hidden, its_progress = self._hidden(each, deadline_s), self._still_ours(each)
+            if its_progress:
                 hidden += its_hidden
             elif its_hidden:
                 log.warning(
@@ -252,7 +260,9 @@ class KafkaTransactions:
                     "does not send them again, `tagstream verify` tells",
                     len(its_hidden),
                 )
-        stand = self._stand(ours, deadline_s)
+            if not its_hidden and all(stand[part] >= offset for part, offset in its_progress.items()):
+                # Seen once is enough: there may be more than can be looked at in the time.
+                self._committed = [other for other in self._committed if other is not each]
         if not hidden and all(stand[partition] >= offset for partition, offset in ours.items()):
             self._committed = []
             return
@@ -260,13 +270,13 @@ class KafkaTransactions:
             log.warning("%d committed records are hidden, and are sent again", len(hidden))
         progress = {partition: max(offset, stand[partition]) for partition, offset in ours.items()}
         deadline_s = time.monotonic() + _WORK_TIMEOUT_S
+        # With the progress, though it may be known: so that it is refused if there is a new owner.
         written = self._write([(record, BY_KEY) for record in hidden], progress, group, deadline_s)
         # From now on it is these that must be shown, however the transaction ends.
         self._committed = [written]
         try:
             served(self._producer.commit_transaction, _left_s(deadline_s))
         except ck.KafkaException as error:
-            self._doubt = "open"
             self._replace()
             raise TransactionAborted(f"hidden records are not shown yet: {error.args[0]}") from error
 
@@ -283,10 +293,13 @@ class KafkaTransactions:
         try:
             known = self._producer.list_topics(timeout=_left_s(deadline_s)).topics
         except ck.KafkaException as error:
+            self._replace()  # it may know no broker any more, and learn of none (librdkafka's issue 5301)
             raise TransactionAborted(f"an earlier transaction may be open still: {error}") from error
+        if unknown := {name for name in self._topics if name not in known or not known[name].partitions}:
+            raise TransactionAborted(f"the broker does not know now what is open in {sorted(unknown)}")
         blanks = [
             (OutRecord(name, b"aborted", None), number)
-            for name in self._topics & known.keys()
+            for name in self._topics
             for number in known[name].partitions
         ]
         with self._outsider() as outsider:

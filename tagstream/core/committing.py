@@ -36,7 +36,8 @@ class Committer:
         self._source, self._transactions, self._limits = source, transactions, limits
         self._committed_s = self._heard_s = now_s
         self._undecided: _Transaction | None = None
-        self._is_refused = False
+        #: exactly once: the last transaction was not committed, or is not known to be
+        self.is_refused = False
 
     @property
     def uncommitted(self) -> int:
@@ -56,7 +57,7 @@ class Committer:
 
     def unheard_for_s(self, now_s: float) -> float:
         """0 while the group answers. To be asked at every turn."""
-        if not (self.is_unheard or self._is_refused):
+        if not self.is_unheard:
             self._heard_s = now_s
         return now_s - self._heard_s
 
@@ -81,10 +82,10 @@ class Committer:
         """
         self._committed_s = now_s
         if self._transactions is not None:
-            self._is_refused = True
+            self.is_refused = True
             while self._transact(self._transactions, partitions):
                 pass
-            self._is_refused = False
+            self.is_refused = False
             return
         if self.is_unheard:  # the last ones may have been refused in a rebalance: say them again
             self.doubt()

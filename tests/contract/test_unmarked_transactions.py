@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+from typing import Any
 from uuid import uuid4
 
 import confluent_kafka as ck
 import pytest
+from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined]
 from ledger import KafkaLedger, Listener, Otherwise, insist, poll_through_trouble, until, written
 
 from tagstream.adapters.transactions import KafkaTransactions
@@ -84,7 +86,9 @@ def test_its_progress_is_committed_again_too(request: pytest.FixtureRequest) -> 
         assert kafka.committed(1) == 1
 
 
-def test_what_was_committed_last_is_remembered_for_each_partition(request: pytest.FixtureRequest) -> None:
+def test_what_was_committed_last_is_remembered_for_each_partition(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
     broker = request.getfixturevalue("apache_kafka")
     with contextlib.closing(KafkaLedger(broker, tag_partitions=2)) as kafka:
         _, mine, _ = kafka.owner()
@@ -96,6 +100,20 @@ def test_what_was_committed_last_is_remembered_for_each_partition(request: pytes
         (first,) = remembered[0]
         assert {first.partition, second.partition} == {0, 1}
         mine._doubt = "open"
+        looked_at: list[object] = []
+        really = mine._hidden
+
+        def one_at_a_time(of: Any, deadline_s: float) -> list[OutRecord]:
+            looked_at.append(of)
+            if len(looked_at) == 2:
+                raise TransactionAborted("time is up")
+            return really(of, deadline_s)
+
+        with monkeypatch.context() as slowly:
+            slowly.setattr(mine, "_hidden", one_at_a_time)
+            with pytest.raises(TransactionAborted, match="time is up"):
+                mine.settle()
+            assert len(mine._committed) == 1, "seen once is enough"
         mine.commit([], {kafka.partition: 3})
         assert len(kafka.visible()) == 17, "all of it was shown"
 
@@ -106,6 +124,50 @@ def test_it_settles_what_a_crash_left_open_though_there_is_nothing_to_commit(kaf
     kafka.shows("a", next_offset=1)
     mine.settle()
     assert written(kafka) == ["a", "", "a"], "once is enough"
+
+
+def test_a_consumer_that_the_group_has_given_up_sweeps_once(
+    kafka: KafkaLedger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, mine, _ = owner_of_hidden(kafka, "a")
+
+    def refuse(_: object) -> bytes:
+        raise TransactionAborted("no longer held")
+
+    with monkeypatch.context() as given_up:
+        given_up.setattr(source, "group_metadata", refuse)
+        for _ in range(3):
+            with pytest.raises(TransactionAborted, match="no longer held"):
+                mine.settle()
+    mine.settle()
+    kafka.shows("a", next_offset=1)
+    assert written(kafka) == ["a", "", "a"]
+
+
+def test_what_could_not_be_seen_is_swept_anew(kafka: KafkaLedger, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, mine, _ = owner_of_hidden(kafka, "a")
+
+    def blind(*_: object) -> list[OutRecord]:
+        raise TransactionAborted("it may be open still")
+
+    with monkeypatch.context() as blindly:
+        blindly.setattr(mine, "_hidden", blind)
+        with pytest.raises(TransactionAborted, match="may be open"):
+            mine.settle()
+    mine.settle()
+    kafka.shows("a", next_offset=1)
+    assert written(kafka) == ["a", "", "", "a"]
+
+
+def test_an_output_topic_that_the_broker_does_not_know_counts_as_open(kafka: KafkaLedger) -> None:
+    _, mine, _ = kafka.owner()
+    mine.commit(kafka.out("a"), {kafka.partition: 1})
+    admin = AdminClient({"bootstrap.servers": kafka.address})
+    admin.delete_topics([kafka.tags])[kafka.tags].result(20)
+    until(lambda: kafka.tags not in admin.list_topics(timeout=10).topics)
+    mine._doubt = "open"
+    with pytest.raises(TransactionAborted, match=f"does not know now what is open in .*{kafka.tags}"):
+        mine.settle()
 
 
 def test_the_new_protocol_by_setting_does_not_keep_it_from_sweeping(kafka: KafkaLedger) -> None:
