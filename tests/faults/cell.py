@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -250,7 +251,12 @@ class Cell:
         mount = ["mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "tmpfs", str(folder)]
         if subprocess.run(mount, capture_output=True, check=False).returncode:
             raise Skipped("only root may mount a small disk")
-        self._stack.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=False)
+        self._stack.callback(self._unmount, folder)
+
+    def _unmount(self, folder: Path) -> None:
+        for log in folder.glob("*.log"):  # would go with the disk
+            shutil.copy(log, self.folder)
+        subprocess.run(["umount", "--lazy", str(folder)], check=False)
 
     def _start_store(self) -> EmbeddedStore | None:
         if self.options.redis:
