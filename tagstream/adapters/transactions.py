@@ -252,19 +252,19 @@ class KafkaTransactions:
         hidden: list[OutRecord] = []
         for each in self._committed:
             its_hidden, its_progress = self._hidden(each, deadline_s), self._still_ours(each)
-            if its_progress:
+            is_missed = its_hidden or any(stand[part] < offset for part, offset in its_progress.items())
+            if its_progress and is_missed:
                 hidden += its_hidden
-            elif its_hidden:
+                continue
+            if its_hidden:
                 log.warning(
                     "%d committed records are hidden, and their partitions have moved: if the next owner "
                     "does not send them again, `tagstream verify` tells",
                     len(its_hidden),
                 )
-            if not its_hidden and all(stand[part] >= offset for part, offset in its_progress.items()):
-                # Seen once is enough: there may be more than can be looked at in the time.
-                self._committed = [other for other in self._committed if other is not each]
-        if not hidden and all(stand[partition] >= offset for partition, offset in ours.items()):
-            self._committed = []
+            # Looked at once is enough: there may be more than can be looked at in the time.
+            self._committed = [other for other in self._committed if other is not each]
+        if not self._committed:
             return
         if hidden:
             log.warning("%d committed records are hidden, and are sent again", len(hidden))

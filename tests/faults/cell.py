@@ -251,12 +251,13 @@ class Cell:
         mount = ["mount", "-t", "tmpfs", "-o", f"size={size_mib}m", "tmpfs", str(folder)]
         if subprocess.run(mount, capture_output=True, check=False).returncode:
             raise Skipped("only root may mount a small disk")
-        self._stack.callback(self._unmount, folder)
+        self._stack.callback(subprocess.run, ["umount", "--lazy", str(folder)], check=False)
+        self._stack.callback(self._keep_logs, folder)
 
-    def _unmount(self, folder: Path) -> None:
-        for log in folder.glob("*.log"):  # would go with the disk
+    def _keep_logs(self, folder: Path) -> None:
+        """They would go with the disk."""
+        for log in folder.glob("*.log"):
             shutil.copy(log, self.folder)
-        subprocess.run(["umount", "--lazy", str(folder)], check=False)
 
     def _start_store(self) -> EmbeddedStore | None:
         if self.options.redis:
