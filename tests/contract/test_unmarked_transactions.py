@@ -86,6 +86,17 @@ def test_its_progress_is_committed_again_too(request: pytest.FixtureRequest) -> 
         assert kafka.committed(1) == 1
 
 
+def test_progress_without_records_is_committed_again_too(kafka: KafkaLedger) -> None:
+    _, mine, _ = kafka.owner()
+    assert isinstance(mine, KafkaTransactions)
+    leave_unmarked(mine)
+    mine.commit([], {kafka.partition: 1})  # all of it was superseded
+    with pytest.raises(TransactionAborted, match="rolled back"):
+        mine.commit(kafka.out("b"), {kafka.partition: 2})
+    mine.settle()
+    kafka.shows(next_offset=1)
+
+
 def test_what_was_committed_last_is_remembered_for_each_partition(
     request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
