@@ -82,7 +82,7 @@ class Settings(BaseSettings):
     )
     session_timeout_s: float = Field(default=45.0, ge=1, description="a silent consumer is out after this")
     revoke_timeout_s: float = Field(
-        default=20.0,
+        default=30.0,
         ge=0,
         le=30,
         description="to finish at a revoke what is in flight and what lies before it",

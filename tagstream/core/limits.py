@@ -18,6 +18,6 @@ class WorkerLimits:
     poll_max_records: int = 500
     commit_interval_s: float = 1.0
     pause_after_s: float = 5.0
-    revoke_timeout_s: float = 20.0
+    revoke_timeout_s: float = 30.0
     dead_letters: DeadLetterLimits = field(default_factory=DeadLetterLimits)
     backoff: Backoff = field(default_factory=Backoff)

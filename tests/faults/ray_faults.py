@@ -40,6 +40,7 @@ class RayCell(Cell):
 
     def start(self, fault: Fault) -> bool:
         self.api_port = free_port()
+        del self.env["TAGSTREAM_REVOKE_TIMEOUT_S"]  # the default is what `serve/config.yaml` leaves time for
         self.heads = 0
         self.consumer_replicas = fault.consumers
         self.start_head()
