@@ -2,6 +2,8 @@
 
 TAGSTREAM_TEST_KAFKA (host:port) and TAGSTREAM_TEST_REDIS (url) name others to test against instead. What only
 Apache Kafka can show runs where KAFKA_HOME names one.
+
+`make test` runs two workers of pytest-xdist, since most of the slow tests wait. A file stays on one of them.
 """
 
 from __future__ import annotations
@@ -15,6 +17,17 @@ import pytest
 from tagstream.adapters.apache import ApacheBroker
 from tagstream.adapters.embedded import EmbeddedBroker, EmbeddedStore
 from tagstream.core.errors import TagstreamError
+
+# Workers are told that they write 80 columns; a test that asks for more would not be heard.
+os.environ.pop("COLUMNS", None)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What shares a fixture runs on one worker: a file, and all that need a Ray cluster."""
+    for item in items:
+        group = "cluster" if "cluster" in item.path.parts else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

@@ -278,7 +278,7 @@ def test_a_named_run_that_is_killed_on_the_cluster_goes_on_to_the_same_bytes(
     cluster: Any, tmp_path: Path
 ) -> None:
     write_rows(tmp_path, painted(tmp_path))
-    long = {"image": {**TINY["image"], "optimisation": {**TINY["image"]["optimisation"], "epochs": 40}}}
+    long = {"image": {**TINY["image"], "optimisation": {**TINY["image"]["optimisation"], "epochs": 10}}}
     (tmp_path / "tiny.json").write_text(json.dumps(TINY | long))
 
     def job(name: str) -> list[str]:
@@ -289,7 +289,7 @@ def test_a_named_run_that_is_killed_on_the_cluster_goes_on_to_the_same_bytes(
 
     with ThreadPoolExecutor(1) as pool:
         broken = pool.submit(cluster.run, "ray", *job("night"), timeout_s=280)
-        until(lambda: step_of(tmp_path / "runs/night/pictures.pt") > 4)  # two a epoch
+        until(lambda: step_of(tmp_path / "runs/night/pictures.pt") > 4)  # of 20
         kill_training(str(tmp_path / "night"))
         with pytest.raises(AssertionError, match="failed"):
             broken.result()

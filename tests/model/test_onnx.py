@@ -22,7 +22,7 @@ from tagstream.model.pictures import Frame
 from tagstream.model.release import release
 from tagstream.model.rows import Row
 from tagstream.model.towers.hashed import HashedNgramBag
-from tagstream.model.towers.pictures import EfficientNet
+from tagstream.model.towers.pictures import EfficientNet, TorchvisionNet
 from tagstream.model.towers.sequence import Recurrent, TransformerText, WordEmbeddings
 from tagstream.model.train import (
     ImageTraining,
@@ -85,13 +85,13 @@ def said_by_pytorch(folder: Path, batch: MicroBatch) -> np.ndarray:
         pytest.param(
             Recipe(
                 text=TEXT.model_copy(update={"tower": TransformerText(width=8, layers=1, heads=2)}),
-                image=IMAGE.model_copy(update={"tower": EfficientNet(pretrained=False, frozen=True)}),
+                image=IMAGE.model_copy(update={"tower": TorchvisionNet(frozen=True)}),
                 joint=JointConfig(
                     kind="cross-attention", text=WordEmbeddings(width=8), width=8, layers=1, attention_heads=2
                 ),
                 fusion="stacked",
             ),
-            id="words, frozen pictures, cross-attention, stacked",
+            id="words, a frozen ResNet, cross-attention, stacked",
         ),
         pytest.param(Recipe(text=TEXT, image=None), id="text only"),
         pytest.param(Recipe(text=None, image=IMAGE), id="pictures only"),
