@@ -150,7 +150,7 @@ def evaluate(
     of_models = [
         {
             "model_version": one.name,
-            "rows_with_a_title_trained_on": _trained_on(folder, rows),
+            "rows_with_a_title_trained_on": trained_on(folder, rows),
             "slices": {name: of[place].figures for name, of in measured.items()},
         }
         for place, (one, folder) in enumerate(zip(candidates, folders, strict=True))
@@ -259,16 +259,19 @@ def _spec(path: Path) -> EvaluationSpec:
         raise ValueError(f"{path} is no evaluation spec: {error}") from error
 
 
-def _trained_on(folder: Path, rows: list[Row]) -> int | None:
-    """Rows whose normalised title is among those that the model was trained on: figures over them flatter.
+def trained_on(folder: Path, rows: list[Row]) -> int | None:
+    """Rows whose normalised title is among those that the model was trained on, and its validation products:
+    figures over them flatter.
 
     None for a model that does not say what it was trained on.
     """
     if not (folder / "training_groups.npy").is_file():
         return None
     hashes = np.load(folder / "training_groups.npy", allow_pickle=False)
+    fitted_on = set(_spec(folder / "evaluation_spec.json").validation_ids)
     titles = [normalised_title(row.text.title) for row in rows]
-    return int(np.isin([title_hash(title) for title in titles if title], hashes).sum())
+    trained_on = np.isin([title_hash(title) if title else -1 for title in titles], hashes)
+    return int(sum(known or row.product_id in fitted_on for known, row in zip(trained_on, rows, strict=True)))
 
 
 def _write_json(path: Path, figures: dict[str, Any]) -> None:

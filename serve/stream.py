@@ -16,8 +16,8 @@ from tagstream.logs import set_up_logs
 from tagstream.settings import load_settings
 from tagstream.wiring import Stream, build_isolated_tagger
 
-#: Beyond revoke_timeout_s, for the last commit and the goodbye to the group.
-_GOODBYE_S = 10.0
+#: For the last commit and the goodbye to the group.
+GOODBYE_S = 10.0
 
 
 @serve.deployment
@@ -52,9 +52,12 @@ class StreamConsumer:
         return stats
 
     async def __del__(self) -> None:
-        """Serve calls it once at a graceful stop, within `graceful_shutdown_timeout_s`."""
+        """Serve calls it once at a graceful stop, within `graceful_shutdown_timeout_s`.
+
+        The hand-over may take `revoke_timeout_s`, and what outlasts it is waited for as long again.
+        """
         if hasattr(self, "_stream"):
-            await asyncio.to_thread(self._stream.stop, self._settings.revoke_timeout_s + _GOODBYE_S)
+            await asyncio.to_thread(self._stream.stop, 2 * self._settings.revoke_timeout_s + GOODBYE_S)
 
 
 class KafkaLagPolicy:

@@ -22,8 +22,9 @@ the taxonomy.
 ## Split
 
 By near-duplicate group (normalised title or equal picture file), by hash with seed {seed}: {train} products
-for training, {validation} for fusion, calibration and thresholds, {test} for the figures below, none of them
-ever trained on. The evaluation spec is in `evaluation_spec.json` (hash `{spec}`).
+for training, {validation} for fusion, calibration and thresholds{after_fusion}. {test} are for the figures
+below: nothing was ever trained or fitted on them. The evaluation spec is in `evaluation_spec.json`
+(hash `{spec}`).
 
 ## Quality on the test part
 

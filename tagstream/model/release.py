@@ -58,6 +58,7 @@ def release(
         "seed": trained.recipe.seed,
         "train": len(data.products.train),
         "validation": len(data.products.validation),
+        "after_fusion": ", and for the text half once these were fitted" if trained.is_retaught else "",
         "test": len(data.products.test),
         "spec": metrics["spec_hash"],
     }

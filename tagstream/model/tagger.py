@@ -97,6 +97,12 @@ class Members:
         )
         return answer
 
+    def with_text(self, text: TextHalf) -> Members:
+        """The same members but for the text half."""
+        return Members(
+            self.taxonomy, text, self.seeing, self._image_columns.numpy(), self.frame, self._device
+        )
+
     def for_serving(self, device: torch.device) -> Members:
         """A copy that answers the same, faster, on this device."""
         text, seeing = copy.deepcopy(self.text), copy.deepcopy(self.seeing)

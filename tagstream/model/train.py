@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -110,6 +110,10 @@ class Parted:
     validation: list[Row] = field(default_factory=list)
     test: list[Row] = field(default_factory=list)
 
+    def all_but_test(self) -> Parted:
+        """Validation rows to learn from too."""
+        return Parted([*self.train, *self.validation], [], self.test)
+
 
 @dataclass(frozen=True)
 class TrainingSet:
@@ -132,7 +136,7 @@ class TrainingSet:
         return [*self.products.train, *self.extra, *self.zh.train]
 
     def dataset_id(self) -> str:
-        """Sixteen hex digits over ids, titles and labels of all training rows."""
+        """Sixteen hex digits over ids, titles and labels of all rows of the training part."""
         digest = hashlib.sha256()
         for row in self.titles_trained_on:
             digest.update(repr((row.product_id, row.text.title, sorted(row.labels.items()))).encode())
@@ -207,13 +211,15 @@ def training_set(
 
 @dataclass(frozen=True)
 class Trained:
-    """A model's parts before they become a version; `taxonomy` has its thresholds."""
+    """A model's parts before they become a version; `taxonomy` has its thresholds. `is_retaught`: the text
+    half has learned the validation rows too."""
 
     recipe: Recipe
     taxonomy: Taxonomy
     image_groups: tuple[str, ...]
     members: Members
     fusion: Fusion
+    is_retaught: bool = False
 
 
 def train_seeing(
@@ -319,6 +325,22 @@ def train_text(data: TrainingSet, recipe: Recipe, *, hooks: Hooks | None = None)
     trained = fit(member, how.optimisation, recipe.seed, hooks=hooks)
     assert isinstance(trained, TextHalf)
     return trained.eval()
+
+
+def retaught(
+    trained: Trained, data: TrainingSet, *, hooks: Callable[[Optimisation], Hooks] | None = None
+) -> Trained:
+    """With a text half that has learned from the validation rows too.
+
+    They had to be unseen while fusion and thresholds were fitted on them. The picture half stays: it would
+    take as long again. A text half that stops early stays too: it is the validation rows that stop it.
+    """
+    how = trained.recipe.text
+    if how is None or how.optimisation.patience:
+        return trained
+    more = replace(data, products=data.products.all_but_test(), zh=data.zh.all_but_test())
+    text = train_text(more, trained.recipe, hooks=hooks(how.optimisation) if hooks else None)
+    return replace(trained, members=trained.members.with_text(text), is_retaught=True)
 
 
 def masked_rows(rows: Sequence[Row], taxonomy: Taxonomy, share: float, seed: int) -> list[Row]:

@@ -4,10 +4,10 @@
         [--epochs N] [--pictures DIR]
 
 Files as for jobs/retrain.py. The products are cut into folds by near-duplicate group; each is tested by a
-tagger and a baseline that were trained on the others, and the answers of all folds are judged together, over
-the classes that every fold could learn. Two settings: from the products alone, and with all permitted extra
-titles; the picture half is trained once a fold, on the products, and serves both. It is kept in `--pictures`,
-and taken from there when it is.
+tagger and a baseline that were trained on the others (the picture half without the validation part), and the
+answers of all folds are judged together, over the classes that every fold could learn. Two settings: from
+the products alone, and with all permitted extra titles; the picture half is trained once a fold, on the
+products, and serves both. It is kept in `--pictures`, and taken from there when it is.
 
 baseline     words 1-2 and characters 2-5, C = 10
 spread       standard deviation over folds
@@ -62,6 +62,7 @@ from tagstream.model.train import (
     TrainingSet,
     image_groups,
     join,
+    retaught,
     train_seeing,
     train_text,
     training_set,
@@ -149,7 +150,7 @@ def picture_half(data: TrainingSet, recipe: Recipe, kept: Path | None) -> Seeing
 
 def fold_tested(data: TrainingSet, recipe: Recipe, seeing: Seeing) -> Tested:
     test = data.products.test
-    trained = join(data, recipe, train_text(data, recipe), seeing)
+    trained = retaught(join(data, recipe, train_text(data, recipe), seeing), data)
     words = LabelWords(value.value for group in data.taxonomy.groups for value in group.values)
     plain = trained.members.opinions(batch_of(test))[0]
     masked = trained.members.opinions(batch_of([replace(row, text=words.hide(row.text)) for row in test]))[0]
@@ -163,7 +164,7 @@ def fold_tested(data: TrainingSet, recipe: Recipe, seeing: Seeing) -> Tested:
     }
     with torch.inference_mode():
         scores = {name: trained.fusion(said).numpy() for name, said in slices.items()}
-    scores["baseline"] = baseline([*data.products.train, *data.extra], test, data.taxonomy)
+    scores["baseline"] = baseline([*data.products.all_but_test().train, *data.extra], test, data.taxonomy)
     return Tested(data, scores)
 
 

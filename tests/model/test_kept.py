@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+from jobs.evaluate import trained_on
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.ports import TextFields
 from tagstream.model.kept import kept_pictures
@@ -49,6 +50,14 @@ def test_texts_are_learned_anew_and_the_picture_half_stays_as_it_was(
     titles = np.load(folder / "training_groups.npy")
     assert set(title_hashes(tiny_set.titles_trained_on)) <= set(titles)
     assert set(title_hashes([new])) <= set(titles)
+
+
+def test_evaluation_says_how_many_of_its_rows_the_version_has_learned_or_was_fitted_on(
+    version: Path, tiny_set: TrainingSet
+) -> None:
+    parts = tiny_set.products
+    assert trained_on(version, parts.test) == 0
+    assert trained_on(version, [*parts.test, *parts.train[:3], *parts.validation[:2]]) == 5
 
 
 def test_a_half_that_has_learned_what_is_held_out_now_is_refused(version: Path, products: list[Row]) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from tagstream.core.ports import MicroBatch, TextFields
 from tagstream.core.taxonomy import Group, Taxonomy, Value
 from tagstream.model.evaluate import accuracy
 from tagstream.model.fields import spread_over_fields
-from tagstream.model.fit import Optimisation, TrainingDiverged, fit
+from tagstream.model.fit import Hooks, Optimisation, TrainingDiverged, fit
 from tagstream.model.fusion import MEMBERS
 from tagstream.model.halves import ImageHalf, TextHalf
 from tagstream.model.losses import HeadLoss, LossConfig, asymmetric, targets
@@ -20,7 +21,7 @@ from tagstream.model.rows import Row
 from tagstream.model.shorten import short_titles
 from tagstream.model.swapped import swapped
 from tagstream.model.towers.pictures import EfficientNet
-from tagstream.model.train import Recipe, Trained, TrainingSet
+from tagstream.model.train import Recipe, Trained, TrainingSet, retaught, train_text
 
 PAIR = Taxonomy(
     taxonomy_version="1",
@@ -186,6 +187,42 @@ def test_the_same_seed_trains_the_same_text_half(recipe: Callable[..., Recipe]) 
         trained.append(fit(_texts_to_learn(recipe(), 40), how, 0).state_dict())
 
     assert all(torch.equal(ours, trained[1][name]) for name, ours in trained[0].items())
+
+
+def test_a_text_half_learns_the_validation_rows_once_fusion_has_been_fitted_on_them(
+    tiny_set: TrainingSet, tiny_tagger: Trained
+) -> None:
+    more = replace(tiny_set, products=tiny_set.products.all_but_test())
+    again = retaught(tiny_tagger, tiny_set)
+
+    rows = {row.product_id for row in more.products.train}
+    assert rows == {row.product_id for row in (*tiny_set.products.train, *tiny_set.products.validation)}
+    assert _weights(again) == _weights_of(train_text(more, tiny_tagger.recipe)) != _weights(tiny_tagger)
+    assert again.fusion is tiny_tagger.fusion
+    assert again.members.seeing is tiny_tagger.members.seeing
+
+
+def test_a_text_half_that_the_validation_rows_have_stopped_does_not_learn_them(
+    tiny_set: TrainingSet, tiny_tagger: Trained
+) -> None:
+    text = tiny_tagger.recipe.text
+    assert text is not None
+    early = text.model_copy(update={"optimisation": text.optimisation.model_copy(update={"patience": 2})})
+    trained = replace(tiny_tagger, recipe=tiny_tagger.recipe.model_copy(update={"text": early}))
+
+    def hooks(how: Optimisation) -> Hooks:
+        raise AssertionError("it learns again")
+
+    assert retaught(trained, tiny_set, hooks=hooks) is trained
+
+
+def _weights(trained: Trained) -> bytes:
+    assert trained.members.text is not None
+    return _weights_of(trained.members.text)
+
+
+def _weights_of(half: TextHalf) -> bytes:
+    return b"".join(tensor.numpy().tobytes() for tensor in half.state_dict().values())
 
 
 @pytest.mark.parametrize(

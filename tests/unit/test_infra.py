@@ -15,6 +15,7 @@ import ray.autoscaler
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from serve.stream import GOODBYE_S
 from tagstream.catalogue.drawn import history
 from tagstream.catalogue.records import encode
 from tagstream.core.metrics import Metric
@@ -173,6 +174,15 @@ def test_the_image_runs_without_root_and_only_with_a_token() -> None:
     environment = " ".join(rest for word, rest in instructions if word == "ENV")
     assert "RAY_AUTH_MODE=token" in environment
     assert _settings_names(re.findall(r"(\w+)=", environment)) == []
+
+
+def test_serve_gives_a_consumer_the_time_that_a_stop_may_take() -> None:
+    deployments = _yaml("serve/config.yaml")["applications"][0]["deployments"]
+    [consumer] = [one for one in deployments if one["name"] == "StreamConsumer"]
+    limits = Settings.model_fields["revoke_timeout_s"].metadata
+    [longest_s] = [limit.le for limit in limits if hasattr(limit, "le")]
+
+    assert consumer["graceful_shutdown_timeout_s"] > 2 * longest_s + GOODBYE_S
 
 
 def test_the_images_serve_variables_are_those_of_the_serve_file() -> None:
