@@ -4,9 +4,10 @@
         [--small] [--json FILE]
 
 Every row is a recipe of the same family, trained on the training part and measured on the test part: mean
-accuracy / mean macro-F1 over single-choice groups. The validation part stays unlearned. Picture towers are frozen here, their features computed
-once, but for those rows that say `fine-tuned`. `scarce / rest`: mean F1 of values with 10 to 30 training
-rows, and of the others. `ms an event`: CPU time of one thread, micro-batches of 64 with their pictures.
+accuracy / mean macro-F1 over single-choice groups. The validation part stays unlearned. Picture towers are
+frozen here, their features computed once, but for those rows that say `fine-tuned`. `scarce / rest`: mean F1
+of values with 10 to 30 training rows, and of the others. `ms an event`: CPU time of one thread, micro-batches
+of 64 with their pictures.
 `--small` trains two epochs on a few hundred rows, to see that everything runs.
 """
 
