@@ -24,7 +24,7 @@ demo: .venv/ready  ## run the whole stream on a catalogue: make demo [DATA=folde
 	$(BIN)/tagstream demo $(if $(DATA),--data $(DATA)) $(if $(LIMIT),--limit $(LIMIT))
 
 test: .venv/ready  ## all tests: unit, contract, integration, cluster, model
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/ready  ## lint, format, types and import rules
 	$(BIN)/ruff check .

@@ -11,8 +11,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from xdist.scheduler import LoadFileScheduling
 
 from tagstream.adapters.apache import ApacheBroker
 from tagstream.adapters.embedded import EmbeddedBroker, EmbeddedStore
@@ -22,12 +24,17 @@ from tagstream.core.errors import TagstreamError
 os.environ.pop("COLUMNS", None)
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the marks
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares a fixture runs on one worker: a file, and all that need a Ray cluster."""
-    for item in items:
-        group = "cluster" if "cluster" in item.path.parts else item.path.stem
-        item.add_marker(pytest.mark.xdist_group(group))
+class ByFixture(LoadFileScheduling):
+    """What shares a fixture runs on one worker: a file, and all that need the Ray cluster."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "cluster" if "/cluster/" in file else file
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByFixture:
+    # Not by the marks of `--dist loadgroup`: pytest-xdist 3.8 does not find them under pytest 9.2.
+    return ByFixture(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -45,7 +46,24 @@ def guarded(kafka_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
         ]
         for future in admin.create_acls(acls).values():
             future.result(30)
+        wait_for(admin, acls)
         yield broker.address
+
+
+def wait_for(admin: Any, acls: list[Any]) -> None:
+    """The controller has them first, the broker that is asked a moment later."""
+    every = ADMIN.AclBindingFilter(
+        ADMIN.ResourceType.ANY,
+        None,
+        ADMIN.ResourcePatternType.ANY,
+        None,
+        None,
+        ADMIN.AclOperation.ANY,
+        ADMIN.AclPermissionType.ANY,
+    )
+    deadline_s = time.monotonic() + 30
+    while len(admin.describe_acls(every).result(30)) < len(acls):
+        assert time.monotonic() < deadline_s, "the broker does not hear of its ACLs"
 
 
 def test_a_user_who_has_every_right_misses_none(guarded: str) -> None:
