@@ -41,7 +41,7 @@ from tagstream.model.rows import Columns, Row, columns_of, read_products, read_z
 from tagstream.model.split import CLASS_MIN_ROWS, EvaluationSpec, normalised_title
 from tagstream.model.tables import open_text
 from tagstream.model.train import title_hash
-from tagstream.model.version import read_manifest
+from tagstream.model.version import read_manifest, read_title_hashes
 
 COPIES = "items.jsonl"
 Named = StrEnum("Named", {name: name for name in SLICES})  # type: ignore[misc]
@@ -260,18 +260,16 @@ def _spec(path: Path) -> EvaluationSpec:
 
 
 def trained_on(folder: Path, rows: list[Row]) -> int | None:
-    """Rows whose normalised title is among those that the model was trained on, and its validation products:
-    figures over them flatter.
+    """Rows whose normalised title is among those that the model was trained or fitted on: figures over them
+    flatter.
 
     None for a model that does not say what it was trained on.
     """
     if not (folder / "training_groups.npy").is_file():
         return None
-    hashes = np.load(folder / "training_groups.npy", allow_pickle=False)
-    fitted_on = set(_spec(folder / "evaluation_spec.json").validation_ids)
+    hashes = np.union1d(read_title_hashes(folder, "training"), read_title_hashes(folder, "validation"))
     titles = [normalised_title(row.text.title) for row in rows]
-    trained_on = np.isin([title_hash(title) if title else -1 for title in titles], hashes)
-    return int(sum(known or row.product_id in fitted_on for known, row in zip(trained_on, rows, strict=True)))
+    return int(np.isin([title_hash(title) for title in titles if title], hashes).sum())
 
 
 def _write_json(path: Path, figures: dict[str, Any]) -> None:

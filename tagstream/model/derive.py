@@ -18,12 +18,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
-
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.taxonomy import Group, Taxonomy, Value, versioned
 from tagstream.model.mentions import longer_names
-from tagstream.model.version import read_manifest, read_stored, save
+from tagstream.model.version import read_manifest, read_stored, read_title_hashes, save
 
 
 def derive(
@@ -53,7 +51,8 @@ def derive(
         metrics={**metrics, "measured_on": metrics.get("measured_on", manifest.model_version)},
         card=_card((base / "README.md").read_text(encoding="utf-8"), model_version, manifest.model_version),
         evaluation_spec=json.loads((base / "evaluation_spec.json").read_bytes()),
-        training_titles=np.load(base / "training_groups.npy", allow_pickle=False),
+        training_titles=read_title_hashes(base, "training"),
+        validation_titles=read_title_hashes(base, "validation"),
         parent=manifest.model_version,
         code_revision=code_revision,
     )

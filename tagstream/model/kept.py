@@ -18,7 +18,7 @@ from tagstream.model.pictures import Frame
 from tagstream.model.split import EvaluationSpec, normalised_title
 from tagstream.model.tags import columns_of, subset
 from tagstream.model.train import Recipe, TrainingSet, image_groups, title_hash
-from tagstream.model.version import read_manifest, read_stored
+from tagstream.model.version import read_manifest, read_stored, read_title_hashes
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def kept_pictures(folder: Path, data: TrainingSet, recipe: Recipe) -> KeptPictur
         raise ValueError(
             f"the picture half of {folder} knows other groups or values than this data has: train it anew"
         )
-    titles = np.load(folder / "training_groups.npy", allow_pickle=False)
+    titles = read_title_hashes(folder, "training")
     spec = EvaluationSpec.model_validate_json((folder / "evaluation_spec.json").read_bytes())
     if seen := _seen(data, titles, spec):
         raise ValueError(

@@ -76,6 +76,7 @@ def release(
         card=card.render(facts, metrics),
         evaluation_spec=data.spec.model_dump(mode="json"),
         training_titles=titles,
+        validation_titles=title_hashes([*data.products.validation, *data.zh.validation]),
         parent=kept.model_version if kept else None,
         code_revision=code_revision,
     )

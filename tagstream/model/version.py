@@ -6,7 +6,8 @@
     golden.npz           encoded inputs, the scores they must give, the tolerance
     metrics.json         quality on the test part, with the evaluation spec's hash; training counts
     evaluation_spec.json test and validation ids, class lists
-    training_groups.npy  4-byte hashes of the normalised titles trained on, sorted
+    training_groups.npy  4-byte hashes of the normalised titles of the training part, sorted
+    validation_groups.npy  the same of the validation part: fusion and thresholds are fitted on it
     README.md            the model card
     MANIFEST.json        sha256 of each other file, dataset id, parent, code revision, created
 
@@ -148,6 +149,7 @@ def save(
     card: str,
     evaluation_spec: Mapping[str, Any],
     training_titles: npt.NDArray[np.uint32],
+    validation_titles: npt.NDArray[np.uint32],
     parent: str | None = None,
     code_revision: str | None = None,
 ) -> None:
@@ -173,7 +175,8 @@ def save(
             (folder / f"{prefix}.{name}").write_bytes(content)
     write_json(folder / "metrics.json", metrics)
     write_json(folder / "evaluation_spec.json", evaluation_spec)
-    np.save(folder / "training_groups.npy", training_titles, allow_pickle=False)
+    for part, titles in (("training", training_titles), ("validation", validation_titles)):
+        np.save(folder / f"{part}_groups.npy", titles, allow_pickle=False)
     (folder / "README.md").write_text(card, encoding="utf-8")
     # Expected scores come from the fp16 weights as stored, computed as serving will compute them.
     tagger = assemble(read_stored(folder), model_version, torch.device("cpu"))
@@ -188,6 +191,15 @@ def save(
         created=created,
     )
     write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
+
+
+def read_title_hashes(folder: Path, part: Literal["training", "validation"]) -> npt.NDArray[np.uint32]:
+    """Hashes of the titles of a part, sorted; none where the version does not say."""
+    path = folder / f"{part}_groups.npy"
+    titles: npt.NDArray[np.uint32] = (
+        np.load(path, allow_pickle=False) if path.is_file() else np.empty(0, np.uint32)
+    )
+    return titles
 
 
 def read_manifest(folder: Path) -> Manifest:

@@ -189,6 +189,7 @@ def cost(trained: Trained, data: TrainingSet) -> tuple[float, float]:
             card="",
             evaluation_spec={},
             training_titles=np.empty(0, np.uint32),
+            validation_titles=np.empty(0, np.uint32),
         )
         megabytes = (folder / "model.safetensors").stat().st_size / 1e6
     tagger, threads = assemble(stored, "ablation", torch.device("cpu")), torch.get_num_threads()

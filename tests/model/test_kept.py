@@ -58,6 +58,8 @@ def test_evaluation_says_how_many_of_its_rows_the_version_has_learned_or_was_fit
     parts = tiny_set.products
     assert trained_on(version, parts.test) == 0
     assert trained_on(version, [*parts.test, *parts.train[:3], *parts.validation[:2]]) == 5
+    another_shop = replace(parts.validation[0], text=TextFields("What has the same number elsewhere"))
+    assert trained_on(version, [another_shop]) == 0
 
 
 def test_a_half_that_has_learned_what_is_held_out_now_is_refused(version: Path, products: list[Row]) -> None:
