@@ -310,7 +310,7 @@ def retrain(options: Options, workers: int, use_gpu: bool, mlflow: MlflowRun | N
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="a products file and its pictures, or the folder they are in")],
+    data: Annotated[Path, typer.Option(help="products file, or the folder with it and *titles* files")],
     out: Annotated[Path, typer.Option(help="where the model version's folder is written")],
     taxonomy: Annotated[
         Path | None, typer.Option(help="groups and values, .json or .yaml; default: from the data")

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tagstream.core.taxonomy import Taxonomy
-from tagstream.model.rows import Columns, Row, read_products, read_zh, unknown_labels
+from tagstream.model.rows import NO_COLUMN, Columns, Row, read_products, read_zh, unknown_labels
+from tagstream.model.tables import titles_files
 from tagstream.model.train import TrainingSet, training_set
 from tagstream.taxonomies.files import read_taxonomy
 
 
 @dataclass(frozen=True)
 class Sources:
-    """`extra`: further labelled products or titles, for training alone; `columns`: of `data` and `extra`.
+    """`extra`: further labelled products or titles, to train on alone, like the titles files in the folder
+    `data`; `columns`: of all of them.
 
     With `taxonomy`, labels are read through it, whatever their spelling; those outside it are unknown.
     """
@@ -26,22 +28,27 @@ class Sources:
     limit: int | None = None
 
     def read(self, seed: int) -> tuple[TrainingSet, list[str]]:
-        """The training set, and sentences on what of the files is not used.
+        """The training set, and sentences on what was found to learn from, and what is not used.
 
         Raises:
             ValueError: a file or a column is missing, an id stands twice, or there is too little to learn.
             BadSettings: the taxonomy's file is not one.
         """
         taxonomy = read_taxonomy(Path(self.taxonomy)) if self.taxonomy else None
-        products = self._rows(self.data, taxonomy)
+        columns, folder = self.columns or Columns(), Path(self.data)
+        products = self._rows(folder, columns, taxonomy)
+        titles = titles_files(folder)
+        further = [(path, replace(columns, image=NO_COLUMN)) for path in titles]
+        further += [(Path(source), columns) for source in self.extra]
         extra: dict[str, Row] = {}
-        for source in self.extra:
-            for row in self._rows(source, taxonomy):
+        for source, has in further:
+            for row in self._rows(source, has, taxonomy):
                 if row.product_id not in extra or (row.image and not extra[row.product_id].image):
                     extra[row.product_id] = row
         zh = read_zh(Path(self.zh), self.limit) if self.zh else []
         data = training_set(products, list(extra.values()), zh, seed, taxonomy)
-        said = list(data.not_learned)
+        said = [f"the titles of {path} are learned too" for path in titles]
+        said += data.not_learned
         if taxonomy is not None and (outside := unknown_labels(products, taxonomy)):
             (group, label), rows = outside.most_common(1)[0]
             said.append(
@@ -52,5 +59,5 @@ class Sources:
             said.append(f"{data.left_out} extra rows share an id or title with a held-out one: left out")
         return data, said
 
-    def _rows(self, source: str, taxonomy: Taxonomy | None) -> list[Row]:
-        return read_products(Path(source), self.limit, self.columns, taxonomy, "keep")
+    def _rows(self, source: Path, columns: Columns, taxonomy: Taxonomy | None) -> list[Row]:
+        return read_products(source, self.limit, columns, taxonomy, "keep")

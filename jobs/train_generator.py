@@ -2,8 +2,8 @@
 
     python jobs/train_generator.py --data DIR --out DIR [--extra-titles FILE] [--heads FOLDER]
 
-DIR has products.csv. The products are cut as jobs/retrain.py cuts them, so that the test part is one that
-the heads have not seen either; heads with another test part are refused. One process, titles only.
+DIR as for jobs/retrain.py, which cuts the products in the same way, so that the test part is one that the
+heads have not seen either; heads with another test part are refused. One process, titles only.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import Annotated, Any
 import torch
 import typer
 
+from jobs.sources import Sources
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.model.evaluate import score_rows
 from tagstream.model.generation.fit import GeneratorTraining, fit_generator
@@ -32,17 +33,17 @@ from tagstream.model.generation.measure import (
     writing_figures,
 )
 from tagstream.model.losses import targets
-from tagstream.model.rows import Row, read_products
+from tagstream.model.rows import Row
 from tagstream.model.split import EvaluationSpec
 from tagstream.model.thresholds import with_thresholds
-from tagstream.model.train import title_hashes, training_set
+from tagstream.model.train import title_hashes
 from tagstream.model.version import load as load_heads
 
 DEFAULTS = GeneratorTraining()
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="folder with products.csv")],
+    data: Annotated[Path, typer.Option(help="as for jobs/retrain.py")],
     out: Annotated[Path, typer.Option(help="where the generator's folder is written")],
     extra_titles: Annotated[Path | None, typer.Option(help="further labelled titles, .csv[.gz]")] = None,
     heads: Annotated[Path | None, typer.Option(help="folder of the model version to compare with")] = None,
@@ -63,8 +64,10 @@ def main(
     def say(text: str) -> None:
         print(f"{time.monotonic() - started:6.0f} s  {text}", flush=True)
 
-    extra = read_products(extra_titles) if extra_titles else []
-    cut = training_set(read_products(data), extra, [], split_seed)
+    extra = (str(extra_titles),) if extra_titles else ()
+    cut, found = Sources(str(data), extra).read(split_seed)
+    for line in found:
+        say(line)
     test = cut.products.test
     truths = labelled(test, [group.name for group in cut.taxonomy.groups])
     metrics: dict[str, Any] = {"spec_hash": cut.spec.content_hash(), "seed": seed}

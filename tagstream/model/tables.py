@@ -16,7 +16,8 @@ from typing import IO
 
 #: What a column says of a product: text, or several texts where the format has lists.
 Cell = str | tuple[str, ...]
-FILE_NAMES = tuple(f"products.{end}" for end in ("csv", "csv.gz", "tsv", "jsonl", "jsonl.gz", "parquet"))
+ENDINGS = ("csv", "csv.gz", "tsv", "tsv.gz", "jsonl", "jsonl.gz", "parquet")
+FILE_NAMES = tuple(f"products.{end}" for end in ENDINGS)
 #: Descriptions may be longer than the csv module's own limit of 128 KiB.
 _FIELD_MAX_CHARS = 2**24
 
@@ -42,6 +43,12 @@ def products_file(source: Path) -> Path:
         if (source / name).is_file():
             return source / name
     raise ValueError(f"{source}: no such file, and no folder with one of {', '.join(FILE_NAMES)}")
+
+
+def titles_files(folder: Path) -> list[Path]:
+    """The folder's files with "titles" in their names: further labelled rows, without pictures."""
+    endings = tuple(f".{end}" for end in ENDINGS)
+    return sorted(path for path in folder.glob("*titles*") if path.name.endswith(endings) and path.is_file())
 
 
 def read_lines(path: Path) -> tuple[list[str], Iterator[Line]]:

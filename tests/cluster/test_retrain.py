@@ -106,6 +106,24 @@ def test_columns_of_any_name_are_read_as_told(tmp_path: Path) -> None:
     assert len(data.with_pictures) == len(data.products.train) > 0
 
 
+def test_titles_that_lie_beside_the_products_are_learned_too_but_for_held_out_ones(tmp_path: Path) -> None:
+    folder = write_rows(tmp_path, painted(tmp_path))
+    alone = read(folder)
+    held_out = alone.products.test[0].text.title
+    lines = ["id,title,colour,kind,image", "a,another Red Cap,Red,Cap,images/1.jpg"]
+    (folder / "more_titles.csv").write_text("\n".join([*lines, f"b,{held_out},Red,Cap,"]))
+    (folder / "titles.txt").write_text("no table")
+
+    data, said = Sources(str(folder), columns=Columns(image="image")).read(0)
+
+    assert [row.product_id for row in data.extra] == ["a"]
+    assert data.with_pictures == alone.with_pictures
+    assert said[0] == f"the titles of {folder / 'more_titles.csv'} are learned too"
+    assert data.left_out == 1
+    assert data.spec == alone.spec
+    assert not Sources(str(folder / "products.csv")).read(0)[0].extra
+
+
 def test_a_value_with_one_row_and_a_group_with_one_class_are_said_and_not_learned(tmp_path: Path) -> None:
     rows = painted(tmp_path)
     rows[3][2] = "Ultraviolet"
