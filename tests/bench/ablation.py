@@ -75,6 +75,9 @@ RECIPES: dict[str, Recipe] = {
     "image: frozen + plain loss": Recipe(
         text=None, image=FROZEN.model_copy(update={"loss": LossConfig(label_smoothing=0.05)})
     ),
+    "image: frozen + resampling": Recipe(
+        text=None, image=FROZEN.model_copy(update={"loss": LossConfig(resampling=0.5)})
+    ),
     "weighted": Recipe(image=FROZEN),
     "stacked": Recipe(image=FROZEN, fusion="stacked"),
     "joint: concatenation": Recipe(image=FROZEN, joint=JointConfig(kind="concatenation")),
