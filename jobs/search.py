@@ -137,7 +137,8 @@ def main(
             str(taxonomy) if taxonomy else None,
             limit=limit,
         )
-        rows, _ = sources.read(start.seed)
+        rows, found = sources.read(start.seed)
+        print(*found, sep="\n")
         ray.init(ignore_reinit_error=True)
         best, said = search(rows, start, trials)
     except (ValueError, OSError, TagstreamError) as error:

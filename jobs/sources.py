@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from tagstream.taxonomies.files import read_taxonomy
 @dataclass(frozen=True)
 class Sources:
     """`extra`: further labelled products or titles, to train on alone, like the titles files in the folder
-    `data`; `columns`: of all of them.
+    `data`, which add no group and no picture; `columns`: of all of them.
 
     With `taxonomy`, labels are read through it, whatever their spelling; those outside it are unknown.
     """
@@ -37,17 +38,19 @@ class Sources:
         taxonomy = read_taxonomy(Path(self.taxonomy)) if self.taxonomy else None
         columns, folder = self.columns or Columns(), Path(self.data)
         products = self._rows(folder, columns, taxonomy)
-        titles = titles_files(folder)
-        further = [(path, replace(columns, image=NO_COLUMN)) for path in titles]
-        further += [(Path(source), columns) for source in self.extra]
+        further = [row for source in self.extra for row in self._rows(Path(source), columns, taxonomy)]
+        titles = titles_files(folder) if columns.title != NO_COLUMN else []
+        groups = {group for row in products for group in row.labels}
+        for path in titles:
+            rows = self._rows(path, replace(columns, image=NO_COLUMN), taxonomy)
+            further += [replace(row, labels=_of(groups, row.labels)) for row in rows]
         extra: dict[str, Row] = {}
-        for source, has in further:
-            for row in self._rows(source, has, taxonomy):
-                if row.product_id not in extra or (row.image and not extra[row.product_id].image):
-                    extra[row.product_id] = row
+        for row in further:
+            if row.product_id not in extra or (row.image and not extra[row.product_id].image):
+                extra[row.product_id] = row
         zh = read_zh(Path(self.zh), self.limit) if self.zh else []
         data = training_set(products, list(extra.values()), zh, seed, taxonomy)
-        said = [f"the titles of {path} are learned too" for path in titles]
+        said = [f"further titles found beside the products: {path}" for path in titles]
         said += data.not_learned
         if taxonomy is not None and (outside := unknown_labels(products, taxonomy)):
             (group, label), rows = outside.most_common(1)[0]
@@ -61,3 +64,8 @@ class Sources:
 
     def _rows(self, source: Path, columns: Columns, taxonomy: Taxonomy | None) -> list[Row]:
         return read_products(source, self.limit, columns, taxonomy, "keep")
+
+
+def _of(groups: Collection[str], labels: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """The labels in groups that the products have: another column of a titles file is no group."""
+    return {group: values for group, values in labels.items() if group in groups}

@@ -45,7 +45,7 @@ DEFAULTS = GeneratorTraining()
 def main(
     data: Annotated[Path, typer.Option(help="as for jobs/retrain.py")],
     out: Annotated[Path, typer.Option(help="where the generator's folder is written")],
-    extra_titles: Annotated[Path | None, typer.Option(help="further labelled titles, .csv[.gz]")] = None,
+    extra_titles: Annotated[Path | None, typer.Option(help="further labelled titles")] = None,
     heads: Annotated[Path | None, typer.Option(help="folder of the model version to compare with")] = None,
     pretrained: Annotated[Path | None, typer.Option(help="a causal language model to start from")] = None,
     seed: Annotated[int, typer.Option(help="of the training")] = 0,

@@ -36,8 +36,8 @@ BOTH, TEXT_ALONE, IMAGE_ALONE, BOTH_UNNAMED, TEXT_UNNAMED, BOTH_SILENT, TEXT_SIL
 _ALL, _TEXT, _IMAGE = [1.0, 1.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]
 _USED = torch.tensor([_ALL, _TEXT, _IMAGE, _ALL, _TEXT, _ALL, _TEXT])
 _START = torch.tensor([_TEXT, _TEXT, _IMAGE, _TEXT, _TEXT, [0.5, 0.5, 0.0], _TEXT])
-#: Pull towards the start, in nats per row, by setting; see infra/notes/0004. A bias is, most of all, the
-#: class mix of a few hundred held-out rows, and a text half has learned its own from many more.
+#: Pull towards the start, in nats per row; of a bias, by setting: it is, most of all, the class mix of a few
+#: hundred held-out rows, and a text half has learned its own from many more. See infra/notes/0004.
 WEIGHT_PULL = 0.02
 BIAS_PULL = (1.0, 1.0, 0.1, 0.3, 1.0, 0.3, 1.0)
 #: A picture half that saw fewer rows of a value has no vote on it beside a text that names a value of the

@@ -106,22 +106,48 @@ def test_columns_of_any_name_are_read_as_told(tmp_path: Path) -> None:
     assert len(data.with_pictures) == len(data.products.train) > 0
 
 
-def test_titles_that_lie_beside_the_products_are_learned_too_but_for_held_out_ones(tmp_path: Path) -> None:
-    folder = write_rows(tmp_path, painted(tmp_path))
-    alone = read(folder)
+@pytest.mark.parametrize("column", ["image", "photo", "pic"])
+def test_titles_that_lie_beside_the_products_are_learned_too_but_for_held_out_ones(
+    tmp_path: Path, column: str
+) -> None:
+    header = f"id,title,colour,kind,{column}"
+    folder, columns = write_rows(tmp_path, painted(tmp_path), header), Columns(image=column)
+    alone = Sources(str(folder), columns=columns).read(0)[0]
+    lines = [header, *(f"a{row},another Red Cap {row},Red,Cap,images/{row % 2}.jpg" for row in range(30))]
     held_out = alone.products.test[0].text.title
-    lines = ["id,title,colour,kind,image", "a,another Red Cap,Red,Cap,images/1.jpg"]
-    (folder / "more_titles.csv").write_text("\n".join([*lines, f"b,{held_out},Red,Cap,"]))
+    (folder / "more_titles.csv").write_text("\n".join([*lines, f"b,{held_out},Red,Cap,images/1.jpg"]))
     (folder / "titles.txt").write_text("no table")
+    (folder / "._titles.csv").write_bytes(b"\xff")
 
-    data, said = Sources(str(folder), columns=Columns(image="image")).read(0)
+    data, said = Sources(str(folder), columns=columns).read(0)
 
-    assert [row.product_id for row in data.extra] == ["a"]
+    assert [row.product_id for row in data.extra] == [f"a{row}" for row in range(30)]
     assert data.with_pictures == alone.with_pictures
-    assert said[0] == f"the titles of {folder / 'more_titles.csv'} are learned too"
+    assert [group.name for group in data.taxonomy.groups] == ["colour", "kind"]
+    assert said[0] == f"further titles found beside the products: {folder / 'more_titles.csv'}"
     assert data.left_out == 1
     assert data.spec == alone.spec
-    assert not Sources(str(folder / "products.csv")).read(0)[0].extra
+    products_file = Sources(str(folder / "products.csv"), columns=columns)
+    assert not products_file.read(0)[0].extra
+
+
+def test_a_named_extra_file_has_the_last_word_on_titles_beside_the_products(tmp_path: Path) -> None:
+    folder = write_rows(tmp_path, painted(tmp_path))
+    (folder / "titles.csv").write_text("id,title,colour\na,another Cap,Red\n")
+    (tmp_path / "own.csv").write_text("id,title,colour\na,another Cap,Blue\n")
+
+    data, _ = Sources(str(folder), (str(tmp_path / "own.csv"),)).read(0)
+
+    assert [row.labels["colour"] for row in data.extra] == [("Blue",)]
+
+
+def test_titles_are_left_alone_where_pictures_alone_are_learned(tmp_path: Path) -> None:
+    folder = write_rows(tmp_path, painted(tmp_path))
+    (folder / "titles.csv").write_text("id,title,colour\na,another Cap,Red\n")
+
+    data, _ = Sources(str(folder), columns=Columns(title="none")).read(0)
+
+    assert not data.extra
 
 
 def test_a_value_with_one_row_and_a_group_with_one_class_are_said_and_not_learned(tmp_path: Path) -> None:
