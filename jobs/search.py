@@ -138,7 +138,8 @@ def main(
             limit=limit,
         )
         rows, found = sources.read(start.seed)
-        print(*found, sep="\n")
+        for line in found:
+            print(line)
         ray.init(ignore_reinit_error=True)
         best, said = search(rows, start, trials)
     except (ValueError, OSError, TagstreamError) as error:

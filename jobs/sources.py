@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from tagstream.taxonomies.files import read_taxonomy
 @dataclass(frozen=True)
 class Sources:
     """`extra`: further labelled products or titles, to train on alone, like the titles files in the folder
-    `data`, which add no group and no picture; `columns`: of all of them.
+    `data`, which add no picture and no group of their own; `columns`: of all of them.
 
     With `taxonomy`, labels are read through it, whatever their spelling; those outside it are unknown.
     """
@@ -38,14 +38,13 @@ class Sources:
         taxonomy = read_taxonomy(Path(self.taxonomy)) if self.taxonomy else None
         columns, folder = self.columns or Columns(), Path(self.data)
         products = self._rows(folder, columns, taxonomy)
-        further = [row for source in self.extra for row in self._rows(Path(source), columns, taxonomy)]
         titles = titles_files(folder) if columns.title != NO_COLUMN else []
+        named = [row for source in self.extra for row in self._rows(Path(source), columns, taxonomy)]
         groups = {group for row in products for group in row.labels}
-        for path in titles:
-            rows = self._rows(path, replace(columns, image=NO_COLUMN), taxonomy)
-            further += [replace(row, labels=_of(groups, row.labels)) for row in rows]
+        groups |= {group.name for group in taxonomy.groups} if taxonomy else set()
+        found = [row for path in titles for row in self._titles(path, columns, taxonomy, groups)]
         extra: dict[str, Row] = {}
-        for row in further:
+        for row in (*named, *found):
             if row.product_id not in extra or (row.image and not extra[row.product_id].image):
                 extra[row.product_id] = row
         zh = read_zh(Path(self.zh), self.limit) if self.zh else []
@@ -65,7 +64,11 @@ class Sources:
     def _rows(self, source: Path, columns: Columns, taxonomy: Taxonomy | None) -> list[Row]:
         return read_products(source, self.limit, columns, taxonomy, "keep")
 
-
-def _of(groups: Collection[str], labels: Mapping[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
-    """The labels in groups that the products have: another column of a titles file is no group."""
-    return {group: values for group, values in labels.items() if group in groups}
+    def _titles(
+        self, path: Path, columns: Columns, taxonomy: Taxonomy | None, groups: Collection[str]
+    ) -> list[Row]:
+        """Rows without pictures, labelled in these groups alone: another column of theirs is no group."""
+        return [
+            replace(row, labels={group: said for group, said in row.labels.items() if group in groups})
+            for row in self._rows(path, replace(columns, image=NO_COLUMN), taxonomy)
+        ]

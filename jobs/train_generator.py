@@ -1,6 +1,6 @@
 """Train a generator of tags, measure it, beside classification heads if they are named, and write it.
 
-    python jobs/train_generator.py --data DIR --out DIR [--extra-titles FILE] [--heads FOLDER]
+    python jobs/train_generator.py --data DIR --out DIR [--extra FILE_OR_DIR …] [--heads FOLDER]
 
 DIR as for jobs/retrain.py, which cuts the products in the same way, so that the test part is one that the
 heads have not seen either; heads with another test part are refused. One process, titles only.
@@ -45,7 +45,7 @@ DEFAULTS = GeneratorTraining()
 def main(
     data: Annotated[Path, typer.Option(help="as for jobs/retrain.py")],
     out: Annotated[Path, typer.Option(help="where the generator's folder is written")],
-    extra_titles: Annotated[Path | None, typer.Option(help="further labelled titles")] = None,
+    extra: Annotated[list[Path] | None, typer.Option(help="as for jobs/retrain.py")] = None,
     heads: Annotated[Path | None, typer.Option(help="folder of the model version to compare with")] = None,
     pretrained: Annotated[Path | None, typer.Option(help="a causal language model to start from")] = None,
     seed: Annotated[int, typer.Option(help="of the training")] = 0,
@@ -64,8 +64,7 @@ def main(
     def say(text: str) -> None:
         print(f"{time.monotonic() - started:6.0f} s  {text}", flush=True)
 
-    extra = (str(extra_titles),) if extra_titles else ()
-    cut, found = Sources(str(data), extra).read(split_seed)
+    cut, found = Sources(str(data), tuple(map(str, extra or ()))).read(split_seed)
     for line in found:
         say(line)
     test = cut.products.test

@@ -48,8 +48,8 @@ def products_file(source: Path) -> Path:
 def titles_files(folder: Path) -> list[Path]:
     """The folder's files with "titles" in their names: further labelled rows, without pictures."""
     endings = tuple(f".{end}" for end in ENDINGS)
-    found = (path for path in folder.glob("*titles*") if path.name.endswith(endings) and path.is_file())
-    return sorted(path for path in found if not path.name.startswith("."))
+    found = (path for path in folder.glob("[!.]*") if "titles" in path.name)
+    return sorted(path for path in found if path.name.endswith(endings) and path.is_file())
 
 
 def read_lines(path: Path) -> tuple[list[str], Iterator[Line]]:

@@ -76,7 +76,7 @@ RECIPES: dict[str, Recipe] = {
         text=None, image=FROZEN.model_copy(update={"loss": LossConfig(label_smoothing=0.05)})
     ),
     "image: frozen + resampling": Recipe(
-        text=None, image=FROZEN.model_copy(update={"loss": LossConfig(resampling=0.5)})
+        text=None, image=FROZEN.model_copy(update={"loss": LossConfig(label_smoothing=0.05, resampling=0.5)})
     ),
     "weighted": Recipe(image=FROZEN),
     "stacked": Recipe(image=FROZEN, fusion="stacked"),

@@ -141,6 +141,19 @@ def test_a_named_extra_file_has_the_last_word_on_titles_beside_the_products(tmp_
     assert [row.labels["colour"] for row in data.extra] == [("Blue",)]
 
 
+def test_titles_may_teach_a_group_of_the_taxonomy_that_the_products_do_not_label(tmp_path: Path) -> None:
+    folder = write_rows(tmp_path, painted(tmp_path))
+    lines = [f"a{row},a Cap {row},Red,{('wool', 'felt')[row % 2]}" for row in range(30)]
+    (folder / "titles.csv").write_text("\n".join(["id,title,colour,material", *lines]))
+    groups = {"colour": list(COLOURS), "kind": ["Cap", "Shoe"], "material": ["wool", "felt"]}
+    own = [{"name": name, "values": [{"value": value} for value in of]} for name, of in groups.items()]
+    (tmp_path / "own.json").write_text(json.dumps({"taxonomy_version": "1", "groups": own}))
+
+    data, _ = Sources(str(folder), taxonomy=str(tmp_path / "own.json")).read(0)
+
+    assert {group.name for group in data.taxonomy.groups} == set(groups)
+
+
 def test_titles_are_left_alone_where_pictures_alone_are_learned(tmp_path: Path) -> None:
     folder = write_rows(tmp_path, painted(tmp_path))
     (folder / "titles.csv").write_text("id,title,colour\na,another Cap,Red\n")
