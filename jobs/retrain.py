@@ -111,10 +111,10 @@ def train(config: dict[str, Any]) -> str | None:
         return None
     text = None
     if recipe.text is not None:
-        text = train_text(data, recipe, hooks=hooks("text", recipe.text.optimisation))
+        text = train_text(data, recipe, hooks=hooks("text", recipe.text.optimisation), device=device).cpu()
     say("members ready: " + " and ".join(name for name, half in (("text", text), ("image", seeing)) if half))
     trained = join(data, recipe, text, seeing, kept.taught if kept else None)
-    trained = retaught(trained, data, hooks=partial(hooks, "text_again"))
+    trained = retaught(trained, data, hooks=partial(hooks, "text_again"), device=device)
     now = datetime.now(UTC).replace(microsecond=0)
     folder, metrics = release(
         Path(options.out),
@@ -292,6 +292,8 @@ def retrain(options: Options, workers: int, use_gpu: bool, mlflow: MlflowRun | N
         ValueError: the data, the recipe or the run's name cannot be used; the message says why.
         TrainingDiverged: the loss is not a number any more.
     """
+    # A report waits until Ray Train asks for it, every 2 s by default: longer than an epoch takes on a GPU.
+    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.1")
     with tempfile.TemporaryDirectory(prefix="tagstream-train-") as storage:
         trainer = ray.train.torch.TorchTrainer(
             train,

@@ -88,7 +88,7 @@ def local_stack(
         stack.callback(ray.stop)
         dashboard = Dashboard(ray.dashboard_url, ray.token_path.read_text())
         tell("Ray Serve: tagger, stream consumer, API")
-        config, api_url = _serve_config(serve_config, one_consumer)
+        config, api_url = application_config(serve_config, one_consumer, on_gpu=dashboard.gpus() > 0)
         dashboard.deploy(config)
         stack.callback(_drain, dashboard)
         dashboard.wait_until_running(APP, _DEPLOY_TIMEOUT_S)
@@ -185,12 +185,20 @@ def _use(embedded: Mapping[str, str]) -> None:
     os.environ.update(embedded)
 
 
-def _serve_config(path: Path | None, one_consumer: bool) -> tuple[dict[str, Any], str]:
+def application_config(path: Path | None, one_consumer: bool, on_gpu: bool) -> tuple[dict[str, Any], str]:
+    """What Serve is told to run, and the API's address.
+
+    Args:
+        path: instead of the package's own serve/config.yaml.
+        on_gpu: the package's own tagger takes one; in another file its author has said what it takes.
+    """
     text = path.read_text() if path else resources.files("serve").joinpath("config.yaml").read_text()
     config: dict[str, Any] = yaml.safe_load(text)
     for deployment in config["applications"][0]["deployments"]:
         if one_consumer and deployment["name"] == "StreamConsumer":
             deployment["autoscaling_config"]["max_replicas"] = 1
+        if on_gpu and not path and deployment["name"] == "Tagger":
+            deployment["ray_actor_options"]["num_gpus"] = 1
     port = free_port()
     config["http_options"] = {**config.get("http_options", {}), "port": port}
     return config, f"http://127.0.0.1:{port}"

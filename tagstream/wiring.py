@@ -181,10 +181,11 @@ def build_isolated_tagger() -> Champion:
 
 def tagger_threads(settings: Settings, *, on_gpu: bool) -> int:
     """How many micro-batches a replica scores at once, each on one thread. Many threads on one micro-batch
-    would be as fast on an idle machine; beside a consumer and a broker they wait for each other."""
+    would be as fast on an idle machine; beside a consumer and a broker they wait for each other. On a GPU one
+    reads titles while the other's kernels run."""
     if settings.tagger_threads is not None:
         return settings.tagger_threads
-    return 1 if on_gpu else len(os.sched_getaffinity(0))
+    return 2 if on_gpu else len(os.sched_getaffinity(0))
 
 
 class Stream:

@@ -130,13 +130,20 @@ class Dashboard:
     def applications(self) -> dict[str, dict[str, Any]]:
         return cast("dict[str, dict[str, Any]]", self._request("GET").json()["applications"])
 
+    def gpus(self) -> int:
+        """How many GPUs Ray has found on its nodes."""
+        nodes = self._request("GET", "/api/v0/nodes?detail=true").json()["data"]["result"]["result"]
+        return sum(int(node["resources_total"].get("GPU", 0)) for node in nodes)
+
     def shut_down_serve(self) -> None:
         """Returns when all replicas have drained."""
         self._request("DELETE", timeout=120)
 
-    def _request(self, method: str, timeout: float = 30, **body: Any) -> httpx.Response:
+    def _request(
+        self, method: str, path: str = "/api/serve/applications/", timeout: float = 30, **body: Any
+    ) -> httpx.Response:
         try:
-            response = self._client.request(method, "/api/serve/applications/", timeout=timeout, **body)
+            response = self._client.request(method, path, timeout=timeout, **body)
         except httpx.HTTPError as error:
             raise Unavailable(f"Ray's dashboard does not answer: {error}") from error
         if response.is_error:

@@ -47,7 +47,7 @@ class MaskedWords:
     weights: npt.NDArray[np.float64] | None = None
 
     def __init__(self, tower: TransformerTower, texts: Sequence[TextFields]) -> None:
-        self.module: nn.Module = _FillIn(tower)
+        self.module: nn.Module = _FillIn(tower).to(tower.embedding.weight.device)
         tokens = tower.prepare(texts)
         # A text of one word has nothing to be guessed from.
         self._tokens = tokens.take(np.flatnonzero((tokens.ids >= FIRST_HASHED).sum(dim=1).numpy() > 1))

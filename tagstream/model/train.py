@@ -261,10 +261,7 @@ def train_seeing(
         pretrain(text, texts, recipe.seed)
         joint = JointHalf(recipe.joint, text, tower, own.size)
     seeing = Seeing(ImageHalf(tower, own.size), joint)
-    if device is not None:
-        seeing = seeing.to(device)
-    if device is None or device.type == "cpu":
-        seeing = seeing.to(memory_format=torch.channels_last)
+    seeing = seeing.to(device).to(memory_format=torch.channels_last)
     member = SeeingMember(
         seeing,
         pictures,
@@ -296,8 +293,15 @@ def pictures_a_value(data: TrainingSet) -> npt.NDArray[np.float32]:
     return np.asarray(np.nan_to_num(target).sum(axis=0), np.float32)
 
 
-def train_text(data: TrainingSet, recipe: Recipe, *, hooks: Hooks | None = None) -> TextHalf:
-    """The text half: permitted titles, variants of some, the Chinese copy and short titles made of it."""
+def train_text(
+    data: TrainingSet, recipe: Recipe, *, hooks: Hooks | None = None, device: torch.device | None = None
+) -> TextHalf:
+    """The text half: permitted titles, variants of some, the Chinese copy and short titles made of it.
+
+    Raises:
+        ValueError: the tower's pretrained encoder cannot be loaded.
+        TrainingDiverged: the loss is not a number any more.
+    """
     how = recipe.text
     assert how is not None
     english = spread_over_fields([*data.products.train, *data.extra], recipe.seed)
@@ -317,8 +321,9 @@ def train_text(data: TrainingSet, recipe: Recipe, *, hooks: Hooks | None = None)
     torch.manual_seed(recipe.seed)
     tower = how.tower.build()
     tower.learn(texts, recipe.seed)
+    tower.to(device)
     pretrain(tower, [row.text for row in data.titles_trained_on], recipe.seed)
-    half = TextHalf(tower, data.taxonomy.size)
+    half = TextHalf(tower, data.taxonomy.size).to(device)
     member = TextMember(
         half, texts, target, data.taxonomy, how.loss, feature_dropout=how.feature_dropout, decay=how.decay
     )
@@ -328,7 +333,11 @@ def train_text(data: TrainingSet, recipe: Recipe, *, hooks: Hooks | None = None)
 
 
 def retaught(
-    trained: Trained, data: TrainingSet, *, hooks: Callable[[Optimisation], Hooks] | None = None
+    trained: Trained,
+    data: TrainingSet,
+    *,
+    hooks: Callable[[Optimisation], Hooks] | None = None,
+    device: torch.device | None = None,
 ) -> Trained:
     """With a text half that has learned from the validation rows too.
 
@@ -339,8 +348,8 @@ def retaught(
     if how is None or how.optimisation.patience:
         return trained
     more = replace(data, products=data.products.all_but_test(), zh=data.zh.all_but_test())
-    text = train_text(more, trained.recipe, hooks=hooks(how.optimisation) if hooks else None)
-    return replace(trained, members=trained.members.with_text(text), is_retaught=True)
+    text = train_text(more, trained.recipe, hooks=hooks(how.optimisation) if hooks else None, device=device)
+    return replace(trained, members=trained.members.with_text(text.cpu()), is_retaught=True)
 
 
 def masked_rows(rows: Sequence[Row], taxonomy: Taxonomy, share: float, seed: int) -> list[Row]:

@@ -139,8 +139,11 @@ def picture_half(data: TrainingSet, recipe: Recipe, kept: Path | None) -> Seeing
         seeing.load_state_dict(torch.load(kept, weights_only=True))
         return seeing.eval()
     seeing = train_seeing(
-        data, recipe, hooks=Hooks(on_epoch=lambda epoch, loss, _: say(f"epoch {epoch}: {loss:.3f}"))
-    )
+        data,
+        recipe,
+        hooks=Hooks(on_epoch=lambda epoch, loss, _: say(f"epoch {epoch}: {loss:.3f}")),
+        device=torch.device("cuda" if torch.cuda.is_available() else "cpu"),
+    ).cpu()
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
         torch.save(seeing.state_dict(), beside := kept.with_suffix(".new"))

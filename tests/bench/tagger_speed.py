@@ -1,8 +1,10 @@
 """Events a second of the bare tagger: prepared micro-batches of encoded pictures, decode included.
 
-    python tests/bench/tagger_speed.py [--data DIR] [--events N] [--micro-batch N] [--threads N] [--model DIR]
+    python tests/bench/tagger_speed.py [--data DIR] [--events N] [--micro-batch N] [--model DIR]
+        [--device cpu|cuda] [--at-once N] [--threads N]
 
-Without --data the products are drawn in code (168 x 224 JPEG, as in DIR). Prints one JSON line.
+Without --data the products are drawn in code (168 x 224 JPEG, as in DIR). `--at-once`: micro-batches scored
+at the same time, as a replica does. Prints one JSON line.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -29,14 +32,16 @@ def main() -> None:
     parser.add_argument("--data", type=Path)
     parser.add_argument("--events", type=int, default=2000)
     parser.add_argument("--micro-batch", type=int, default=64)
-    parser.add_argument("--threads", type=int)
     parser.add_argument("--model", type=Path)
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
+    parser.add_argument("--at-once", type=int, default=1)
+    parser.add_argument("--threads", type=int, help="of torch, each; default: one a core")
     arguments = parser.parse_args()
     folder = arguments.model
     if folder is None:
         registry = Registry(str(BUNDLED))
         folder = registry.fetch(registry.champion()[0])
-    tagger = load(folder, threads=arguments.threads)
+    tagger = load(folder, threads=arguments.threads, device=arguments.device)
     events = real(arguments.data, arguments.events) if arguments.data else generated(arguments.events)
     batches = [
         MicroBatch([text for text, _ in part], [image for _, image in part])
@@ -45,16 +50,18 @@ def main() -> None:
         )
     ]
     tagger.score(batches[0])
-    figures = {
+    figures: dict[str, int | float | str] = {
+        "device": arguments.device,
+        "at_once": arguments.at_once,
         "events": len(events),
         "micro_batch": arguments.micro_batch,
         "threads": torch.get_num_threads(),
     }
     for name, some in (("with_pictures", batches), ("text_alone", [_without(batch) for batch in batches])):
-        started, cpu = time.perf_counter(), time.process_time()
-        for batch in some:
-            tagger.score(batch)
-        wall_s = time.perf_counter() - started
+        with ThreadPoolExecutor(arguments.at_once) as pool:
+            started, cpu = time.perf_counter(), time.process_time()
+            list(pool.map(tagger.score, some))
+            wall_s = time.perf_counter() - started
         figures[f"{name}_events_per_s"] = round(len(events) / wall_s)
         figures[f"{name}_cpu_ms_per_event"] = round((time.process_time() - cpu) / len(events) * 1e3, 3)
     print(json.dumps({"benchmark": "tagger_speed", "model_version": tagger.model_version, **figures}))

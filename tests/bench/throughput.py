@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
+import torch
 from measure import Progress, publish_all
 
 from tagstream.catalogue.drawn import events as drawn_events
@@ -66,7 +67,8 @@ def print_bare() -> None:
         texts = [TextFields(e.title, e.brand, e.description, e.attributes, e.lang) for e in part]
         pictures = [base64.b64decode(e.image.data) if e.image and e.image.data else None for e in part]
         batches.append(MicroBatch(texts, pictures))
-    with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
+    at_once = 2 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
+    with ThreadPoolExecutor(at_once) as threads:
         list(threads.map(tagger.score, batches[:4]))
         started_s = time.perf_counter()
         list(threads.map(tagger.score, batches))

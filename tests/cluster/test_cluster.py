@@ -13,6 +13,7 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+import torch
 
 from tagstream.adapters.lag import GroupWatch
 from tagstream.audit import Audit, expect
@@ -67,6 +68,10 @@ def catalogue(cluster: Any) -> None:
 
 def test_the_deployed_application_tags_a_catalogue_and_the_audit_finds_nothing_wrong(cluster: Any) -> None:
     assert Audit(cluster.settings).run(expect(SENT), readiness(cluster)["stream"]["books"]) == []
+
+
+def test_the_dashboard_counts_the_gpus_that_ray_has_found(cluster: Any) -> None:
+    assert cluster.dashboard.gpus() == torch.cuda.device_count()
 
 
 def test_the_api_tags_on_demand_and_looks_up(cluster: Any) -> None:
