@@ -13,7 +13,7 @@ from tagstream.core.errors import TagstreamError
 from tagstream.core.ports import MicroBatch, Scores
 from tagstream.logs import set_up_logs
 from tagstream.settings import load_settings
-from tagstream.wiring import build_champion, tagger_threads
+from tagstream.wiring import build_champion, tagger_device, tagger_threads
 
 
 @serve.deployment
@@ -23,10 +23,11 @@ class Tagger:
     def __init__(self) -> None:
         settings = load_settings()
         set_up_logs(as_json=settings.log_json)
-        self._champion = build_champion(settings, RayMetrics())
+        device = tagger_device(has_gpu=bool(ray.get_gpu_ids()))
+        self._champion = build_champion(settings, RayMetrics(), device)
         self._champion.start()
         self._tag_timeout_s = settings.tag_timeout_s
-        threads = tagger_threads(settings, on_gpu=bool(ray.get_gpu_ids()))
+        threads = tagger_threads(settings, on_gpu=device == "cuda")
         self._model_threads = ThreadPoolExecutor(threads, thread_name_prefix="model")
 
     async def tag(self, batch: MicroBatch) -> Scores | TagstreamError:

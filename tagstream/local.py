@@ -190,7 +190,7 @@ def application_config(path: Path | None, one_consumer: bool, on_gpu: bool) -> t
 
     Args:
         path: instead of the package's own serve/config.yaml.
-        on_gpu: the package's own tagger takes one; in another file its author has said what it takes.
+        on_gpu: the package's own tagger takes half of one; in another file its author has said what it takes.
     """
     text = path.read_text() if path else resources.files("serve").joinpath("config.yaml").read_text()
     config: dict[str, Any] = yaml.safe_load(text)
@@ -198,7 +198,7 @@ def application_config(path: Path | None, one_consumer: bool, on_gpu: bool) -> t
         if one_consumer and deployment["name"] == "StreamConsumer":
             deployment["autoscaling_config"]["max_replicas"] = 1
         if on_gpu and not path and deployment["name"] == "Tagger":
-            deployment["ray_actor_options"]["num_gpus"] = 1
+            deployment["ray_actor_options"]["num_gpus"] = 0.5
     port = free_port()
     config["http_options"] = {**config.get("http_options", {}), "port": port}
     return config, f"http://127.0.0.1:{port}"

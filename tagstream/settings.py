@@ -90,7 +90,7 @@ class Settings(BaseSettings):
     tagger_threads: int | None = Field(
         default=None,
         ge=1,
-        description="micro-batches that a tagger replica scores at once; unset: one a core, or one on a GPU",
+        description="micro-batches that a tagger replica scores at once; unset: one a core, two on a GPU",
     )
     tag_timeout_s: float = Field(default=60.0, gt=0, description="one call of the tagger")
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import yaml
 
@@ -39,6 +40,8 @@ from tagstream.settings import Settings, load_settings
 from tagstream.worker import Worker
 
 log = logging.getLogger("tagstream.stream")
+
+Device = Literal["cpu", "cuda"]
 
 #: A loop that has not turned for so long is stuck: it polls at least every second.
 _STUCK_AFTER_S = 120.0
@@ -157,13 +160,13 @@ def load_rules(settings: Settings) -> Rules:
         raise BadSettings(f"TAGSTREAM_RULES_FILE: {path}: {error}") from error
 
 
-def build_champion(settings: Settings, metrics: Metrics) -> Champion:
+def build_champion(settings: Settings, metrics: Metrics, device: Device = "cpu") -> Champion:
     from tagstream.model.loading import load  # seconds of torch, which only taggers need
 
     registry = build_registry(settings)
     return Champion(
         registry,
-        lambda model_version: load(registry.fetch(model_version), threads=1),
+        lambda model_version: load(registry.fetch(model_version), threads=1, device=device),
         metrics,
         settings.champion_watch_interval_s,
         load_extractor(settings.extractor),
@@ -177,6 +180,14 @@ def build_isolated_tagger() -> Champion:
     champion.follow()  # loads it, or raises
     champion.start()
     return champion
+
+
+def tagger_device(*, has_gpu: bool) -> Device:
+    """Where a replica computes: on the GPU that Ray gave it, if torch can use that one. Ray does not hide the
+    cards from a replica that it gave none."""
+    import torch  # seconds, which only taggers need
+
+    return "cuda" if has_gpu and torch.cuda.is_available() else "cpu"
 
 
 def tagger_threads(settings: Settings, *, on_gpu: bool) -> int:

@@ -131,9 +131,19 @@ class Dashboard:
         return cast("dict[str, dict[str, Any]]", self._request("GET").json()["applications"])
 
     def gpus(self) -> int:
-        """How many GPUs Ray has found on its nodes."""
-        nodes = self._request("GET", "/api/v0/nodes?detail=true").json()["data"]["result"]["result"]
-        return sum(int(node["resources_total"].get("GPU", 0)) for node in nodes)
+        """How many GPUs Ray has found. The dashboard answers before the first node is there: waits for it.
+
+        Raises Unavailable if none comes in time.
+        """
+        deadline_s = time.monotonic() + _START_TIMEOUT_S
+        while True:
+            nodes = self._request("GET", "/api/v0/nodes").json()["data"]["result"]["result"]
+            alive = [node for node in nodes if node["state"] == "ALIVE"]
+            if alive:
+                return sum(int(node["resources_total"].get("GPU", 0)) for node in alive)
+            if time.monotonic() > deadline_s:
+                raise Unavailable("Ray's dashboard knows no node")
+            time.sleep(0.1)
 
     def shut_down_serve(self) -> None:
         """Returns when all replicas have drained."""

@@ -14,8 +14,10 @@ from tagstream.model.generation.generator import Generator
 from tagstream.model.tagger import FusedTagger
 
 
-def load(folder: Path, *, threads: int | None = None) -> FusedTagger | Generator:
+def load(folder: Path, *, threads: int | None = None, device: str = "auto") -> FusedTagger | Generator:
     """Read, check and try out. `threads`: torch's, for this process; None leaves them.
+
+    `device`: `cpu`, `cuda`, or `auto` for a GPU where there is one; a generator stays on the CPU.
 
     Raises:
         IncompatibleModel: the manifest, the format or the golden batch disagree.
@@ -28,4 +30,4 @@ def load(folder: Path, *, threads: int | None = None) -> FusedTagger | Generator
         if threads is not None:
             torch.set_num_threads(threads)
         return generation.load(folder)
-    return version.load(folder, threads=threads)
+    return version.load(folder, threads=threads, device=device)

@@ -115,11 +115,12 @@ class Members:
 
 
 class FusedTagger:
-    """A model version in memory. One call at a time; holds its own copies of the weights."""
+    """A model version in memory, with its own copies of the weights. Threads may call it at once."""
 
     def __init__(self, model_version: str, members: Members, fusion: Fusion, device: torch.device) -> None:
         self.model_version = model_version
         self.taxonomy = members.taxonomy
+        self.device = device
         self._members = members.for_serving(device)
         self._fusion = copy.deepcopy(fusion).eval()
 

