@@ -28,7 +28,13 @@ from tagstream.wiring import build_publisher
 
 PREFIX = "poison-"
 NEIGHBOURS = 40
-ENV = {"TAGSTREAM_PREFIX": PREFIX, "TAGSTREAM_TAG_TIMEOUT_S": "4", "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1"}
+ENV = {
+    "TAGSTREAM_PREFIX": PREFIX,
+    "TAGSTREAM_TAG_TIMEOUT_S": "4",
+    # A consumer that a busy machine holds up past its session loses its partition, and the deaths it counted.
+    "TAGSTREAM_SESSION_TIMEOUT_S": "45",
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",
+}
 
 
 def tagger() -> MemoryTagger:
