@@ -27,7 +27,7 @@ class Tagger:
         self._champion = build_champion(settings, RayMetrics(), device)
         self._champion.start()
         self._tag_timeout_s = settings.tag_timeout_s
-        threads = tagger_threads(settings, on_gpu=device == "cuda")
+        threads = settings.tagger_threads or tagger_threads(on_gpu=device == "cuda")
         self._model_threads = ThreadPoolExecutor(threads, thread_name_prefix="model")
 
     async def tag(self, batch: MicroBatch) -> Scores | TagstreamError:

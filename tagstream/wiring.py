@@ -190,12 +190,10 @@ def tagger_device(*, has_gpu: bool) -> Device:
     return "cuda" if has_gpu and torch.cuda.is_available() else "cpu"
 
 
-def tagger_threads(settings: Settings, *, on_gpu: bool) -> int:
-    """How many micro-batches a replica scores at once, each on one thread. Many threads on one micro-batch
-    would be as fast on an idle machine; beside a consumer and a broker they wait for each other. On a GPU one
-    reads titles while the other's kernels run."""
-    if settings.tagger_threads is not None:
-        return settings.tagger_threads
+def tagger_threads(*, on_gpu: bool) -> int:
+    """How many micro-batches a replica scores at once by default, each on one thread. Many threads on one
+    micro-batch would be as fast on an idle machine; beside a consumer and a broker they wait for each other.
+    On a GPU one reads titles while the other's kernels run."""
     return 2 if on_gpu else len(os.sched_getaffinity(0))
 
 

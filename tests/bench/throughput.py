@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 import redis
-import torch
 from measure import Progress, publish_all
 
 from tagstream.catalogue.drawn import events as drawn_events
@@ -57,6 +56,7 @@ def bare_events_per_s(records: list[KeyValue]) -> float:
 def print_bare() -> None:
     from tagstream.adapters.registry import BUNDLED, Registry
     from tagstream.model.version import load
+    from tagstream.wiring import tagger_threads
 
     registry = Registry(str(BUNDLED))
     tagger = load(registry.fetch(registry.champion()[0]), threads=1)
@@ -67,8 +67,7 @@ def print_bare() -> None:
         texts = [TextFields(e.title, e.brand, e.description, e.attributes, e.lang) for e in part]
         pictures = [base64.b64decode(e.image.data) if e.image and e.image.data else None for e in part]
         batches.append(MicroBatch(texts, pictures))
-    at_once = 2 if torch.cuda.is_available() else len(os.sched_getaffinity(0))
-    with ThreadPoolExecutor(at_once) as threads:
+    with ThreadPoolExecutor(tagger_threads(on_gpu=tagger.device.type == "cuda")) as threads:
         list(threads.map(tagger.score, batches[:4]))
         started_s = time.perf_counter()
         list(threads.map(tagger.score, batches))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,6 @@ import torch
 
 from tagstream.adapters.cluster import Dashboard
 from tagstream.local import application_config
-from tagstream.settings import Settings
 from tagstream.wiring import tagger_device, tagger_threads
 
 
@@ -85,8 +85,6 @@ def test_a_replica_without_a_gpu_of_its_own_computes_on_the_processor_whatever_t
         assert tagger_device(has_gpu=has_gpu) == device
 
 
-def test_a_tagger_scores_two_micro_batches_at_once_on_a_gpu_unless_told_otherwise() -> None:
-    settings = Settings(kafka_bootstrap_servers="localhost:1", redis_url="redis://localhost:1/0")
-
-    assert tagger_threads(settings, on_gpu=True) == 2
-    assert tagger_threads(settings.model_copy(update={"tagger_threads": 5}), on_gpu=True) == 5
+def test_a_tagger_scores_a_micro_batch_a_core_at_once_and_two_on_a_gpu() -> None:
+    assert tagger_threads(on_gpu=False) == len(os.sched_getaffinity(0))
+    assert tagger_threads(on_gpu=True) == 2
