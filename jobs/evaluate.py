@@ -28,20 +28,20 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from tagstream.adapters.registry import BUNDLED, Registry
-from tagstream.comparison_tables import TABLE_WIDTH, show, show_spans
 from tagstream.core.errors import TagstreamError
 from tagstream.core.taxonomy import Taxonomy
-from tagstream.model.comparison import SLICES, Candidate, EmptySlice, Measured, difference, measure_slice
-from tagstream.model.extraction.comparison import compare_extractors
+from tagstream.dataset.rows import Columns, Row, columns_of, read_products, read_zh
+from tagstream.dataset.split import CLASS_MIN_ROWS, EvaluationSpec, normalised_title
+from tagstream.dataset.table import open_text
+from tagstream.dataset.titles import read_titles
+from tagstream.evaluation.comparison import SLICES, Candidate, EmptySlice, Measured, difference, measure_slice
+from tagstream.evaluation.spans import compare_extractors
+from tagstream.evaluation.tables import TABLE_WIDTH, show, show_spans
 from tagstream.model.extraction.extractor import Extractor
-from tagstream.model.extraction.titles import read_titles
-from tagstream.model.loading import load
-from tagstream.model.masking import label_words
-from tagstream.model.rows import Columns, Row, columns_of, read_products, read_zh
-from tagstream.model.split import CLASS_MIN_ROWS, EvaluationSpec, normalised_title
-from tagstream.model.tables import open_text
-from tagstream.model.train import title_hash
-from tagstream.model.version import read_manifest, read_title_hashes
+from tagstream.model.version.format import read_manifest, read_title_hashes
+from tagstream.model.version.load import load
+from tagstream.text.masking import label_words
+from tagstream.training.recipe import title_hash
 
 COPIES = "items.jsonl"
 Named = StrEnum("Named", {name: name for name in SLICES})  # type: ignore[misc]
@@ -124,7 +124,7 @@ def evaluate(
     if len(set(names)) < len(names):
         raise ValueError(f"a model version is named twice: {', '.join(names)}")
     rows = _rows(data, candidates[0].tagger.taxonomy, columns)
-    words = label_words([one.tagger.taxonomy for one in candidates], rows)
+    words = label_words([one.tagger.taxonomy for one in candidates], [row.labels for row in rows])
     spec = _spec(spec_file) if spec_file else None
     if spec is None:
         classes = {
@@ -290,7 +290,7 @@ def write_reports(
 ) -> None:
     """index.html with the tables, and a folder a model with the report on the first slice."""
     try:
-        from tagstream.model.training_report import write_report
+        from tagstream.evaluation.report import write_report
     except ModuleNotFoundError as error:
         raise ValueError(f"--report needs the `train` extra: {error}") from error
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 
 from tagstream.core.errors import TagstreamError
-from tagstream.rebuild import run_rebuild
+from tagstream.ops.rebuild import run_rebuild
 from tagstream.settings import load_settings
 
 

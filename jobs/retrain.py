@@ -35,19 +35,19 @@ import typer
 from ray.train.collective import broadcast_from_rank_zero
 from torch import nn
 
-from jobs.mlflow_run import MlflowRun
-from jobs.sources import Sources
 from tagstream.adapters.registry import Registry
 from tagstream.core.errors import TagstreamError
-from tagstream.model.batch_size import batch_that_fits
-from tagstream.model.card import UNDESCRIBED
-from tagstream.model.checkpoints import Checkpoints
-from tagstream.model.fit import Hooks, Optimisation, Share, TrainingDiverged
-from tagstream.model.kept import kept_pictures
-from tagstream.model.release import release, write_training_report
-from tagstream.model.rows import columns_of, unknown_labels
-from tagstream.model.train import Recipe, TrainingSet, join, retaught, train_seeing, train_text
-from tagstream.model.validation import Validation
+from tagstream.dataset.rows import columns_of, unknown_labels
+from tagstream.training.batch_size import batch_that_fits
+from tagstream.training.card import UNDESCRIBED
+from tagstream.training.checkpoints import Checkpoints
+from tagstream.training.kept import kept_pictures
+from tagstream.training.loop import Hooks, Optimisation, Share, TrainingDiverged
+from tagstream.training.mlflow_run import MlflowRun
+from tagstream.training.recipe import Recipe, TrainingSet, join, retaught, train_seeing, train_text
+from tagstream.training.release import release, write_training_report
+from tagstream.training.sources import Sources
+from tagstream.training.validation import Validation
 
 Say = Callable[[str], None]
 

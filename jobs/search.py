@@ -22,12 +22,12 @@ from ray.tune.schedulers import ASHAScheduler
 from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from jobs.retrain import chosen
-from jobs.sources import Sources
 from tagstream.core.errors import TagstreamError
-from tagstream.model.fit import Hooks
-from tagstream.model.halves import TextHalf
-from tagstream.model.train import Recipe, TrainingSet, train_text
-from tagstream.model.validation import Validation
+from tagstream.model.members import TextHalf
+from tagstream.training.loop import Hooks
+from tagstream.training.recipe import Recipe, TrainingSet, train_text
+from tagstream.training.sources import Sources
+from tagstream.training.validation import Validation
 
 #: Epochs before the first trials are given up, and one in how many goes on.
 GRACE_EPOCHS, REDUCTION = 3, 3

@@ -19,10 +19,10 @@ from typing import Annotated
 import torch
 import typer
 
+from tagstream.dataset.titles import Title, cut, read_titles
+from tagstream.dataset.weak import read_weakly_labelled
 from tagstream.model.extraction.pretrained import Pretrained
-from tagstream.model.extraction.titles import Title, cut, read_titles
-from tagstream.model.extraction.train import ExtractionRecipe, measure, train_extractor
-from tagstream.model.extraction.weak import read_weakly_labelled
+from tagstream.training.extraction import ExtractionRecipe, measure, train_extractor
 
 GROUPS = ("product", "brand")
 

@@ -18,13 +18,12 @@ from typing import Annotated, Any
 import torch
 import typer
 
-from jobs.sources import Sources
 from tagstream.core.taxonomy import Taxonomy
-from tagstream.model.evaluate import score_rows
-from tagstream.model.generation.fit import GeneratorTraining, fit_generator
-from tagstream.model.generation.folder import load, save
-from tagstream.model.generation.generator import Generator
-from tagstream.model.generation.measure import (
+from tagstream.dataset.rows import Row
+from tagstream.dataset.split import EvaluationSpec
+from tagstream.dataset.targets import targets
+from tagstream.evaluation.figures import score_rows
+from tagstream.evaluation.writing import (
     TagSet,
     as_sets,
     labelled,
@@ -32,12 +31,13 @@ from tagstream.model.generation.measure import (
     set_figures,
     writing_figures,
 )
-from tagstream.model.losses import targets
-from tagstream.model.rows import Row
-from tagstream.model.split import EvaluationSpec
-from tagstream.model.thresholds import with_thresholds
-from tagstream.model.train import title_hashes
-from tagstream.model.version import load as load_heads
+from tagstream.model.generation.folder import load, save
+from tagstream.model.generation.generator import Generator
+from tagstream.model.version.format import load as load_heads
+from tagstream.training.generation import GeneratorTraining, fit_generator
+from tagstream.training.recipe import title_hashes
+from tagstream.training.sources import Sources
+from tagstream.training.thresholds import with_thresholds
 
 DEFAULTS = GeneratorTraining()
 

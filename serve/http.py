@@ -13,8 +13,8 @@ from ray import serve
 
 from serve.stream import StreamConsumer
 from serve.tagging import Tagger
-from tagstream.adapters.replicas import ReplicaTagger
-from tagstream.api import build_api
+from tagstream.adapters.ray.replicas import ReplicaTagger
+from tagstream.api.app import build_api
 from tagstream.logs import set_up_logs
 from tagstream.settings import load_settings
 from tagstream.wiring import build_images, build_store, load_rules

@@ -10,10 +10,10 @@ from ray import serve
 from ray.serve.config import AutoscalingContext
 from ray.serve.handle import DeploymentHandle
 
-from tagstream.adapters.replicas import RayMetrics, ReplicaTagger
-from tagstream.core.scaling import PartitionLag, consumers_for
+from tagstream.adapters.ray.replicas import RayMetrics, ReplicaTagger
 from tagstream.logs import set_up_logs
 from tagstream.settings import load_settings
+from tagstream.stream.scaling import PartitionLag, consumers_for
 from tagstream.wiring import Stream, build_isolated_tagger
 
 #: For the last commit and the goodbye to the group.

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import ray
 from ray import serve
 
-from tagstream.adapters.replicas import RayMetrics
+from tagstream.adapters.ray.replicas import RayMetrics
 from tagstream.core.errors import TagstreamError
 from tagstream.core.ports import MicroBatch, Scores
 from tagstream.logs import set_up_logs

@@ -19,12 +19,12 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from tagstream.core.batching import MicroBatchLimits
-from tagstream.core.decode import Decoder
 from tagstream.core.errors import BadSettings
-from tagstream.core.halting import DeadLetterLimits
-from tagstream.core.limits import WorkerLimits
 from tagstream.core.ports import Topics
+from tagstream.stream.batching import MicroBatchLimits
+from tagstream.stream.decode import Decoder
+from tagstream.stream.halting import DeadLetterLimits
+from tagstream.stream.limits import WorkerLimits
 
 _PREFIX = "TAGSTREAM_"
 _JSON_FIELDS = ("kafka_config", "image_hosts", "image_file_roots")

@@ -14,15 +14,14 @@ from typing import Literal
 
 import yaml
 
+from tagstream.adapters.champion import Champion
 from tagstream.adapters.images import HttpImages
-from tagstream.adapters.kafka_publisher import KafkaPublisher
-from tagstream.adapters.kafka_source import KafkaSource
+from tagstream.adapters.kafka.publisher import KafkaPublisher
+from tagstream.adapters.kafka.source import KafkaSource
+from tagstream.adapters.kafka.transaction_probe import hides_aborted_records
+from tagstream.adapters.kafka.transactions import KafkaTransactions
+from tagstream.adapters.redis.store import RedisStore
 from tagstream.adapters.registry import BUNDLED, Registry
-from tagstream.adapters.store import RedisStore
-from tagstream.adapters.transaction_probe import hides_aborted_records
-from tagstream.adapters.transactions import KafkaTransactions
-from tagstream.champion import Champion
-from tagstream.core.account import WorkerStatus
 from tagstream.core.errors import BadSettings, StartOver, Unavailable
 from tagstream.core.metrics import Metric
 from tagstream.core.ports import (
@@ -37,7 +36,8 @@ from tagstream.core.ports import (
 )
 from tagstream.core.rules import NO_RULES, Rules
 from tagstream.settings import Settings, load_settings
-from tagstream.worker import Worker
+from tagstream.stream.account import WorkerStatus
+from tagstream.stream.worker import Worker
 
 log = logging.getLogger("tagstream.stream")
 
@@ -161,7 +161,7 @@ def load_rules(settings: Settings) -> Rules:
 
 
 def build_champion(settings: Settings, metrics: Metrics, device: Device = "cpu") -> Champion:
-    from tagstream.model.loading import load  # seconds of torch, which only taggers need
+    from tagstream.model.version.load import load  # seconds of torch, which only taggers need
 
     registry = build_registry(settings)
     return Champion(

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from xdist.scheduler import LoadFileScheduling
 
-from tagstream.adapters.apache import ApacheBroker
-from tagstream.adapters.embedded import EmbeddedBroker, EmbeddedStore
+from tagstream.adapters.local.apache import ApacheBroker
+from tagstream.adapters.local.embedded import EmbeddedBroker, EmbeddedStore
 from tagstream.core.errors import TagstreamError
 
 # Workers are told that they write 80 columns; a test that asks for more would not be heard.

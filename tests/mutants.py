@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-WORKER = "tagstream/worker.py"
+WORKER = "tagstream/stream/worker.py"
 UNIT = (
     "tests/unit/test_worker.py",
     "tests/unit/test_worker_ownership.py",
@@ -49,14 +49,14 @@ MUTANTS = [
     ),
     Mutant(
         "the store's script ignores the event's version",
-        "tagstream/adapters/put_tags.lua",
+        "tagstream/adapters/redis/put_tags.lua",
         "    for i = 1, 2 do\n",
         "    for i = 2, 2 do\n",
         STORE,
     ),
     Mutant(
         "the store's script ignores which of two equal versions came later",
-        "tagstream/adapters/put_tags.lua",
+        "tagstream/adapters/redis/put_tags.lua",
         "    for i = 1, 2 do\n",
         "    for i = 1, 1 do\n",
         STORE,
@@ -85,7 +85,7 @@ MUTANTS = [
     ),
     Mutant(
         "a poison event takes what it superseded with it",
-        "tagstream/core/lanes.py",
+        "tagstream/stream/lanes.py",
         'if entry.outcome == "dead_lettered":',
         "if False:",
     ),
@@ -109,7 +109,7 @@ MUTANTS = [
     ),
     Mutant(
         "a commit passes what is not done",
-        "tagstream/core/offsets.py",
+        "tagstream/stream/offsets.py",
         "while self._open and self._open[0] in self._done:",
         "while self._open and (self._open[0] in self._done or offset > self._open[0]):",
     ),

@@ -14,8 +14,7 @@ from datetime import UTC, datetime
 import numpy as np
 import numpy.typing as npt
 
-from tagstream.core.decode import Event
-from tagstream.core.events import ImageUse, ProductTags, Tag, TagSource
+from tagstream.core.events import Event, ImageUse, ProductTags, Tag, TagSource
 from tagstream.core.hierarchy import Hierarchy
 from tagstream.core.language import language_of
 from tagstream.core.ports import Scores, Span, TextFields, Write

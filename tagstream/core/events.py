@@ -58,6 +58,26 @@ class ProductEvent(BaseModel):
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """A decoded record. `order` says which of two events of one product is newer.
+
+    `source_offset` is the record's offset; of a replayed record, the offset that it had at first.
+    """
+
+    product: ProductEvent
+    event_version: int
+    source_offset: int
+
+    @property
+    def order(self) -> tuple[int, int]:
+        return self.event_version, self.source_offset
+
+    @property
+    def deletes(self) -> bool:
+        return self.product.type == "delete"
+
+
+@dataclass(frozen=True, slots=True)
 class Tag:
     """One decision about a product: `value` in `group`, with the score that led to it.
 

@@ -1,69 +1,196 @@
-"""The members in training: the text half, and the picture half with the joint half on its tower."""
+"""The members of a tagger, each a tower or two with one linear head over all groups.
+
+text     a text tower; reads every permitted title
+image    a picture tower; reads every picture
+joint    the picture tower again, joined with a text tower of its own; reads pairs
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import copy
+from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
+from pydantic import Field
 from torch import Tensor, nn
 
-from tagstream.core.ports import TextFields
-from tagstream.core.taxonomy import Taxonomy
-from tagstream.model.fit import Step
-from tagstream.model.halves import ImageHalf, JointHalf, TextHalf
-from tagstream.model.losses import FloatArray, HeadLoss, LossConfig, row_weights
-from tagstream.model.mentions import Mentions
-from tagstream.model.pictures import WHITE
-from tagstream.model.towers.base import Parts, Prepared
-from tagstream.model.towers.pictures import native_bf16
+from tagstream.model.towers import TextTowerConfig
+from tagstream.model.towers.base import ImageTower, Parts, Prepared, TextTower, TowerConfig
+from tagstream.model.towers.hashed import HashedNgramBag
+from tagstream.model.towers.sequence import encoder
+from tagstream.text.ngrams import HashedNgrams
 
 
-class TextMember:
-    """`feature_dropout`: the share of a text's pieces that is left out, anew in every step."""
+class TextHalf(nn.Module):
+    """n texts, and (n, outputs) of which values they name → (n, outputs) logits.
 
-    def __init__(
-        self,
-        half: TextHalf,
-        texts: Sequence[TextFields],
-        target: FloatArray,
-        taxonomy: Taxonomy,
-        loss: LossConfig,
-        *,
-        feature_dropout: float,
-        decay: float,
-    ) -> None:
-        self.module: nn.Module = half
-        self._half, self._feature_dropout, self._decay = half, feature_dropout, decay
-        self._prepared: Prepared = half.tower.prepare(texts)
-        self._mentions = torch.from_numpy(Mentions(taxonomy).find(texts))
-        self._truth = torch.from_numpy(target)
-        self._loss = HeadLoss(loss, target, taxonomy)
-        self.weights: npt.NDArray[np.float64] | None = row_weights(target, loss.resampling)
+    Texts that name no value at all have a head of their own: what little they say must not be learned at the
+    cost of those that say more.
+    """
 
-    def __len__(self) -> int:
-        return len(self._truth)
+    def __init__(self, tower: TextTower, outputs: int) -> None:
+        super().__init__()
+        self.tower = tower
+        self.heads = nn.Linear(tower.width, outputs)
+        nn.init.normal_(self.heads.weight, std=tower.width**-0.5)
+        nn.init.zeros_(self.heads.bias)
+        self.silent_heads = copy.deepcopy(self.heads)
+        #: What being named adds to a value's logit.
+        self.named = nn.Parameter(torch.full((outputs,), 3.0))
 
-    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """The head is pre-scaled and learns a quarter as fast."""
-        return [
-            *self._half.tower.parameter_groups(learning_rate),
-            {
-                "params": [*self._half.heads.parameters(), *self._half.silent_heads.parameters()],
-                "lr": learning_rate / 4,
-            },
-            {"params": [self._half.named], "lr": learning_rate},
-        ]
+    def forward(self, prepared: Prepared, mentions: Tensor) -> Tensor:
+        return self.of_features(self.tower(prepared), mentions.to(self.named.device))
 
-    def loss(self, model: nn.Module, step: Step) -> Tensor:
-        batch = self._prepared.take(step.rows).noised(self._feature_dropout, step.rng)
-        logits = model(batch, self._mentions[step.rows])
-        heads = (self._half.heads.weight, self._half.silent_heads.weight)
-        held_small = [*self._half.tower.decayed(), *heads]
-        small = torch.stack([weight.square().sum() for weight in held_small]).sum()
-        return self._loss(logits, self._truth[step.rows].to(logits.device)) + self._decay * small
+    def of_features(self, features: Tensor, mentions: Tensor) -> Tensor:
+        silent = ~(mentions > 0).any(dim=1, keepdim=True)
+        logits = self.heads(features) + self.named * mentions
+        return torch.where(silent, self.silent_heads(features), logits)
+
+
+class ImageHalf(nn.Module):
+    """(n, …) what the tower prepared → (n, outputs) logits."""
+
+    def __init__(self, tower: ImageTower, outputs: int, dropout: float = 0.2) -> None:
+        super().__init__()
+        self.tower = tower
+        self.dropout = nn.Dropout(dropout)
+        self.heads = nn.Linear(tower.width, outputs)
+
+    def forward(self, prepared: Tensor) -> Tensor:
+        return self.of_features(self.tower(prepared))
+
+    def of_features(self, features: Tensor) -> Tensor:
+        logits: Tensor = self.heads(self.dropout(features))
+        return logits
+
+
+class JointConfig(TowerConfig):
+    """How both modalities become one vector, from which one head decides.
+
+    concatenation     both vectors side by side, one hidden layer
+    gated             a learned share of each, feature by feature (Arevalo et al. 2017)
+    cross-attention   a transformer over the parts of both, with a token for each modality
+
+    Where a modality is missing, or dropped in training with probability `modality_dropout`, a learned
+    vector stands in for it.
+    """
+
+    kind: Literal["concatenation", "gated", "cross-attention"] = "concatenation"
+    text: TextTowerConfig = Field(
+        default_factory=lambda: HashedNgramBag(
+            ngrams=HashedNgrams(latin_buckets=2**14, han_buckets=2**10), width=32
+        )
+    )
+    width: int = Field(default=128, gt=0)
+    layers: int = Field(default=2, gt=0)
+    attention_heads: int = Field(default=4, gt=0)
+    dropout: float = Field(default=0.2, ge=0, lt=1)
+    modality_dropout: float = Field(default=0.15, ge=0, lt=0.5)
+
+
+class JointHalf(nn.Module):
+    """Texts, (n, width) features of the shared picture tower, and which are there → (n, outputs) logits."""
+
+    def __init__(self, config: JointConfig, text: TextTower, image: ImageTower, outputs: int) -> None:
+        super().__init__()
+        self.config, self.text = config, text
+        self.from_text = nn.Linear(text.width, config.width)
+        self.from_image = nn.Linear(image.width, config.width)
+        self.missing = nn.Parameter(torch.randn(2, config.width) * config.width**-0.5)
+        self.mix = _MIXES[config.kind](config)
+        self.dropout = nn.Dropout(config.dropout)
+        self.heads = nn.Linear(config.width, outputs)
+        self.named = nn.Parameter(torch.full((outputs,), 3.0))
+
+    def forward(
+        self, prepared: Prepared, mentions: Tensor, image: Parts, has_text: Tensor, has_image: Tensor
+    ) -> Tensor:
+        """`image`: the picture's parts (n, parts, image.width); `has_*`: (n,) bool."""
+        said = (
+            self.text.sequence(prepared)
+            if self.config.kind == "cross-attention"
+            else _one(self.text(prepared))
+        )
+        return self.of_parts(said, image, mentions, has_text, has_image)
+
+    def of_parts(
+        self, text: Parts, image: Parts, mentions: Tensor, has_text: Tensor, has_image: Tensor
+    ) -> Tensor:
+        """The same from the parts that both towers gave."""
+        if self.training and self.config.modality_dropout > 0:
+            has_text, has_image = _dropped(has_text, has_image, self.config.modality_dropout)
+        said = self._standing_in(Parts(self.from_text(text.parts), text.there), has_text, 0)
+        seen = self._standing_in(Parts(self.from_image(image.parts), image.there), has_image, 1)
+        named = self.named * mentions.to(self.named.device) * has_text[:, None]
+        logits: Tensor = self.heads(self.dropout(self.mix(said, seen))) + named
+        return logits
+
+    def _standing_in(self, parts: Parts, there: Tensor, modality: int) -> Parts:
+        """A row whose modality is missing has the learned vector as its one part."""
+        first = torch.zeros_like(parts.there)
+        first[:, 0] = True
+        stand_in = self.missing[modality].expand_as(parts.parts)
+        return Parts(
+            torch.where(there[:, None, None], parts.parts, stand_in),
+            first | (parts.there & there[:, None]),
+        )
+
+
+class _Concatenation(nn.Module):
+    def __init__(self, config: JointConfig) -> None:
+        super().__init__()
+        self.hidden = nn.Linear(2 * config.width, config.width)
+
+    def forward(self, text: Parts, image: Parts) -> Tensor:
+        both: Tensor = self.hidden(torch.cat([_mean(text), _mean(image)], dim=1))
+        return nn.functional.gelu(both)
+
+
+class _Gated(nn.Module):
+    def __init__(self, config: JointConfig) -> None:
+        super().__init__()
+        self.gate = nn.Linear(2 * config.width, config.width)
+
+    def forward(self, text: Parts, image: Parts) -> Tensor:
+        said, seen = _mean(text), _mean(image)
+        gate = torch.sigmoid(self.gate(torch.cat([said, seen], dim=1)))
+        return gate * torch.tanh(said) + (1 - gate) * torch.tanh(seen)
+
+
+class _CrossAttention(nn.Module):
+    def __init__(self, config: JointConfig) -> None:
+        super().__init__()
+        self.modality = nn.Parameter(torch.randn(2, config.width) * config.width**-0.5)
+        self.summary = nn.Parameter(torch.randn(config.width) * config.width**-0.5)
+        self.layers = encoder(config.width, config.attention_heads, config.layers, config.dropout)
+
+    def forward(self, text: Parts, image: Parts) -> Tensor:
+        summary = self.summary.expand(len(text.parts), 1, -1)
+        parts = torch.cat([summary, text.parts + self.modality[0], image.parts + self.modality[1]], dim=1)
+        there = torch.cat([torch.ones_like(text.there[:, :1]), text.there, image.there], dim=1)
+        out: Tensor = self.layers(parts, src_key_padding_mask=~there)[:, 0]
+        return out
+
+
+_MIXES = {"concatenation": _Concatenation, "gated": _Gated, "cross-attention": _CrossAttention}
+
+
+def _mean(parts: Parts) -> Tensor:
+    there = parts.there[..., None]
+    total: Tensor = (parts.parts * there).sum(dim=1)
+    return total / there.sum(dim=1)
+
+
+def _one(pooled: Tensor) -> Parts:
+    return Parts(pooled[:, None], torch.ones(len(pooled), 1, dtype=torch.bool, device=pooled.device))
+
+
+def _dropped(has_text: Tensor, has_image: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Text or picture, never both, taken from `share` of the rows each."""
+    drawn = torch.rand(len(has_text), device=has_text.device)
+    lose_text = has_image & (drawn < share)
+    lose_image = has_text & (drawn > 1 - share)
+    return has_text & ~lose_text, has_image & ~lose_image
 
 
 class Seeing(nn.Module):
@@ -82,133 +209,16 @@ class Seeing(nn.Module):
         assert texts is not None
         assert mentions is not None
         assert has_text is not None
-        features, parts = _features_and_parts(self.image, self.joint, pictures)
+        features, parts = features_and_parts(self.image, self.joint, pictures)
         has_image = torch.ones_like(has_text)
         joint = self.joint(texts, mentions, parts, has_text, has_image)
         return self.image.of_features(features), joint
 
 
-def _features_and_parts(image: ImageHalf, joint: JointHalf, prepared: Tensor) -> tuple[Tensor, Parts]:
+def features_and_parts(image: ImageHalf, joint: JointHalf, prepared: Tensor) -> tuple[Tensor, Parts]:
     """One pass through the tower: its pooled features, and the parts that the joint half looks at."""
     features = image.tower(prepared)
     if joint.config.kind == "cross-attention" and image.tower.has_parts:
         return features, image.tower.sequence(prepared)
     there = torch.ones(len(features), 1, dtype=torch.bool, device=features.device)
     return features, Parts(features[:, None], there)
-
-
-class SeeingMember:
-    """Pictures with their texts. `shift_px`: how far augmentation moves a picture; 0 for frozen features."""
-
-    def __init__(
-        self,
-        seeing: Seeing,
-        pictures: Tensor,
-        texts: Sequence[TextFields],
-        target: FloatArray,
-        taxonomy: Taxonomy,
-        loss: LossConfig,
-        *,
-        shift_px: int,
-        feature_dropout: float,
-        seed: int,
-        freeze_statistics: bool = False,
-    ) -> None:
-        """`pictures`: (rows, 3, h, w) uint8; `target`: (rows, taxonomy.size), the picture's groups."""
-        self.module: nn.Module = seeing
-        self._seeing, self._taxonomy, self._seed = seeing, taxonomy, seed
-        self._pictures = seeing.image.tower.prepare(pictures).rows
-        self._shift_px = shift_px if self._pictures.dtype == torch.uint8 else 0
-        self._feature_dropout, self._freeze_statistics = feature_dropout, freeze_statistics
-        self._truth = torch.from_numpy(target)
-        self._loss = HeadLoss(loss, target, taxonomy)
-        self.weights: npt.NDArray[np.float64] | None = row_weights(target, loss.resampling)
-        self._texts: Prepared | None = None
-        if seeing.joint is not None:
-            self._texts = seeing.joint.text.prepare(texts)
-            self._has_text = torch.from_numpy(seeing.joint.text.has_text(self._texts))
-            self._mentions = torch.from_numpy(Mentions(taxonomy).find(texts))
-
-    def __len__(self) -> int:
-        return len(self._truth)
-
-    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """The joint half is new where the tower is pretrained: it learns as fast as the hashed text half."""
-        joint = list(self._seeing.joint.parameters()) if self._seeing.joint is not None else []
-        ours = {id(parameter) for parameter in joint}
-        rest = [p for p in self._seeing.parameters() if id(p) not in ours and p.requires_grad]
-        groups: list[dict[str, Any]] = [{"params": rest, "lr": learning_rate}]
-        if joint:
-            groups.append({"params": [p for p in joint if p.requires_grad], "lr": 2 * learning_rate})
-        return groups
-
-    def loss(self, model: nn.Module, step: Step) -> Tensor:
-        if self._freeze_statistics:
-            freeze_statistics(self._seeing)
-        device = next(self._seeing.parameters()).device
-        pictures = self._pictures[torch.from_numpy(step.rows)]
-        if self._shift_px:
-            pictures = augment(pictures, step.rows, (self._seed, step.epoch), self._shift_px)
-        texts = mentions = has_text = None
-        if self._texts is not None:
-            texts = self._texts.take(step.rows).noised(self._feature_dropout, step.rng)
-            mentions, has_text = self._mentions[step.rows], self._has_text[step.rows].to(device)
-        truth = self._truth[step.rows].to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device)):
-            image, joint = model(pictures.to(device), texts, mentions, has_text)
-        loss = self._loss(image, truth)
-        return loss if joint is None else loss + self._loss(joint, truth)
-
-
-def augment(pictures: Tensor, rows: npt.NDArray[np.int64], seed: tuple[int, int], shift_px: int) -> Tensor:
-    """Each picture flipped with probability 1/2 and shifted by up to `shift_px` with white behind; uint8.
-
-    Drawn from (seed, epoch, row), whatever the order of the rows. Colours stay: colour is a label.
-    """
-    height, width = pictures.shape[2:]
-    padded = nn.functional.pad(pictures, (shift_px,) * 4, value=WHITE)
-    moved = []
-    for one, row in zip(padded, rows, strict=True):
-        flip, y, x = np.random.default_rng((*seed, int(row))).integers(
-            0, [2, 2 * shift_px + 1, 2 * shift_px + 1]
-        )
-        cut = one[:, y : y + height, x : x + width]
-        moved.append(cut.flip(2) if flip else cut)
-    return torch.stack(moved)
-
-
-def freeze_statistics(module: nn.Module) -> None:
-    """Batch normalisation uses what it has: over several processes each would measure its own."""
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            part.eval()
-
-
-#: Enough pictures for the statistics of normalisation: more change no digit that matters.
-STATISTICS_ROWS = 2048
-
-
-def refresh_statistics(half: ImageHalf, pictures: Tensor, batch_rows: int, seed: int) -> None:
-    """Measure the batch normalisations' means and variances anew over some pictures.
-
-    Averaged weights never saw the statistics that were averaged with them, and a short training hardly
-    moves those of ImageNet.
-    """
-    norms = [module for module in half.modules() if isinstance(module, nn.BatchNorm2d)]
-    if not norms or not any(p.requires_grad for p in half.tower.parameters()):
-        return
-    device = next(half.parameters()).device
-    momenta = [norm.momentum for norm in norms]
-    half.train()
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain average over all batches
-    some = pictures[
-        torch.randperm(len(pictures), generator=torch.Generator().manual_seed(seed))[:STATISTICS_ROWS]
-    ]
-    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device)):
-        for part in torch.split(some, batch_rows):
-            half(part.to(device))
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    half.eval()

@@ -12,11 +12,10 @@ from tagstream.core.events import ImageUse
 from tagstream.core.ports import MicroBatch
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.model.fusion import IMAGE, JOINT, MEMBERS, TEXT, Fusion, Opinions, named_groups
-from tagstream.model.halves import TextHalf
-from tagstream.model.members import Seeing
-from tagstream.model.mentions import Mentions
+from tagstream.model.members import Seeing, TextHalf
 from tagstream.model.pictures import Frame, decode_all
 from tagstream.model.towers.base import Prepared
+from tagstream.text.mentions import Mentions
 
 #: More pictures at once gain no speed on a CPU and cost memory: 64 need about 250 MB of activations.
 PICTURES_AT_ONCE = 64

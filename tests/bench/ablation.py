@@ -27,16 +27,17 @@ import numpy as np
 import torch
 
 from tagstream.core.ports import MicroBatch
-from tagstream.model.evaluate import macro_f1, report
+from tagstream.dataset.rows import Row, read_products
+from tagstream.dataset.targets import FloatArray
+from tagstream.evaluation.figures import macro_f1, report
 from tagstream.model.fusion import Opinions
-from tagstream.model.halves import JointConfig
-from tagstream.model.losses import FloatArray, LossConfig
-from tagstream.model.masking import LabelWords
-from tagstream.model.release import stored_of, training_counts
-from tagstream.model.rows import Row, read_products
+from tagstream.model.members import JointConfig
 from tagstream.model.towers.pictures import EfficientNet
 from tagstream.model.towers.sequence import Recurrent, TransformerText, WordEmbeddings
-from tagstream.model.train import (
+from tagstream.model.version.format import assemble, save
+from tagstream.text.masking import LabelWords
+from tagstream.training.losses import LossConfig
+from tagstream.training.recipe import (
     ImageTraining,
     Recipe,
     TextTraining,
@@ -47,7 +48,7 @@ from tagstream.model.train import (
     train_text,
     training_set,
 )
-from tagstream.model.version import assemble, save
+from tagstream.training.release import stored_of, training_counts
 
 FROZEN = ImageTraining(
     tower=EfficientNet(frozen=True),
@@ -79,7 +80,6 @@ RECIPES: dict[str, Recipe] = {
         text=None, image=FROZEN.model_copy(update={"loss": LossConfig(label_smoothing=0.05, resampling=0.5)})
     ),
     "weighted": Recipe(image=FROZEN),
-    "stacked": Recipe(image=FROZEN, fusion="stacked"),
     "joint: concatenation": Recipe(image=FROZEN, joint=JointConfig(kind="concatenation")),
     "joint: gated": Recipe(image=FROZEN, joint=JointConfig(kind="gated")),
     "joint: cross-attention": Recipe(image=FROZEN, joint=JointConfig(kind="cross-attention")),

@@ -23,17 +23,17 @@ from uuid import uuid4
 import numpy as np
 
 from tagstream import wiring
-from tagstream.adapters.apache import ApacheBroker
-from tagstream.adapters.embedded import EmbeddedBroker, EmbeddedStore
+from tagstream.adapters.local.apache import ApacheBroker
+from tagstream.adapters.local.embedded import EmbeddedBroker, EmbeddedStore
 from tagstream.adapters.memory import MemoryMetrics
 from tagstream.catalogue.drawn import events
 from tagstream.catalogue.records import KeyValue
-from tagstream.core.lanes import Entry
 from tagstream.core.ports import MicroBatch, OutRecord, Scores
 from tagstream.core.taxonomy import Taxonomy
-from tagstream.local import create_topics
+from tagstream.local.stack import create_topics
 from tagstream.settings import Settings
-from tagstream.worker import Worker
+from tagstream.stream.lanes import Entry
+from tagstream.stream.worker import Worker
 
 TAXONOMY = Taxonomy.model_validate(
     {

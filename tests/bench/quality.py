@@ -37,13 +37,12 @@ from sklearn.pipeline import make_union
 
 from tagstream.core.ports import MicroBatch
 from tagstream.core.taxonomy import Taxonomy
-from tagstream.model.evaluate import judged_groups
-from tagstream.model.fit import Hooks
-from tagstream.model.fusion import Opinions
-from tagstream.model.halves import ImageHalf
-from tagstream.model.losses import FloatArray
-from tagstream.model.masking import LabelWords
-from tagstream.model.measures import (
+from tagstream.dataset.rows import Row, read_products
+from tagstream.dataset.split import near_duplicate_groups
+from tagstream.dataset.tags import build_taxonomy, columns_of, subset
+from tagstream.dataset.targets import FloatArray
+from tagstream.evaluation.figures import judged_groups
+from tagstream.evaluation.measures import (
     Floats,
     Judged,
     accuracy_of,
@@ -53,11 +52,11 @@ from tagstream.model.measures import (
     perfect_calibration,
     resampled,
 )
-from tagstream.model.members import Seeing
-from tagstream.model.rows import Row, read_products
-from tagstream.model.split import near_duplicate_groups
-from tagstream.model.tags import build_taxonomy, columns_of, subset
-from tagstream.model.train import (
+from tagstream.model.fusion import Opinions
+from tagstream.model.members import ImageHalf, Seeing
+from tagstream.text.masking import LabelWords
+from tagstream.training.loop import Hooks
+from tagstream.training.recipe import (
     Recipe,
     TrainingSet,
     image_groups,

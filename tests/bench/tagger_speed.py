@@ -21,8 +21,8 @@ from torchvision.io import encode_jpeg
 
 from tagstream.adapters.registry import BUNDLED, Registry
 from tagstream.core.ports import MicroBatch, TextFields
-from tagstream.model.rows import read_products
-from tagstream.model.version import load
+from tagstream.dataset.rows import read_products
+from tagstream.model.version.format import load
 
 
 def main() -> None:

@@ -30,7 +30,7 @@ from tagstream.catalogue.folder import ProductFolder
 from tagstream.catalogue.records import KeyValue
 from tagstream.core.events import ProductEvent
 from tagstream.core.ports import MicroBatch, TextFields
-from tagstream.local import Stack, local_stack
+from tagstream.local.stack import Stack, local_stack
 
 _MICRO_BATCH_EVENTS = 64
 
@@ -55,7 +55,7 @@ def bare_events_per_s(records: list[KeyValue]) -> float:
 
 def print_bare() -> None:
     from tagstream.adapters.registry import BUNDLED, Registry
-    from tagstream.model.version import load
+    from tagstream.model.version.format import load
     from tagstream.wiring import tagger_threads
 
     registry = Registry(str(BUNDLED))

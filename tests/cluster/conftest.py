@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tagstream.adapters.cluster import Dashboard, RayHead
-from tagstream.adapters.embedded import EmbeddedBroker, EmbeddedStore, free_port
-from tagstream.local import create_topics
+from tagstream.adapters.local.embedded import EmbeddedBroker, EmbeddedStore, free_port
+from tagstream.adapters.ray.head import Dashboard, RayHead
+from tagstream.local.stack import create_topics
 from tagstream.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import ray
 
-from tagstream.adapters import replicas
-from tagstream.adapters.replicas import Isolated, ReplicaTagger
+from tagstream.adapters.ray import replicas
+from tagstream.adapters.ray.replicas import Isolated, ReplicaTagger
 from tagstream.core.errors import ReplicaDied, TaggingFailed, Unavailable
 from tagstream.core.ports import MicroBatch, Scores, TextFields
 

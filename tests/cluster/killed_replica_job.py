@@ -16,7 +16,7 @@ os.environ["RAY_SERVE_USE_GRPC_BY_DEFAULT"] = "1"  # read when Serve is imported
 import ray
 from ray import serve
 
-from tagstream.adapters.replicas import ReplicaTagger
+from tagstream.adapters.ray.replicas import ReplicaTagger
 from tagstream.core.errors import ReplicaDied
 from tagstream.core.ports import MicroBatch, Scores, TextFields
 

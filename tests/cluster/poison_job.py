@@ -17,12 +17,12 @@ import ray
 from ray import serve
 
 import serve.stream as stream_deployment
+from tagstream.adapters.kafka.topics import read_all
 from tagstream.adapters.memory import MemoryTagger
-from tagstream.adapters.topics import read_all
-from tagstream.audit import read_store, read_tags
 from tagstream.core.ports import MicroBatch, OutRecord, Record, Scores
 from tagstream.core.taxonomy import Taxonomy
-from tagstream.local import create_topics
+from tagstream.local.stack import create_topics
+from tagstream.ops.audit import read_store, read_tags
 from tagstream.settings import Settings, load_settings
 from tagstream.wiring import build_publisher
 

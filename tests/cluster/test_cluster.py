@@ -15,12 +15,12 @@ import psutil
 import pytest
 import torch
 
-from tagstream.adapters.lag import GroupWatch
-from tagstream.audit import Audit, expect
+from tagstream.adapters.kafka.lag import GroupWatch
 from tagstream.catalogue.drawn import drawn, events, history
 from tagstream.catalogue.malformed import malformed
 from tagstream.catalogue.records import KeyValue, encode
 from tagstream.core.ports import OutRecord
+from tagstream.ops.audit import Audit, expect
 from tagstream.wiring import build_publisher
 
 PATIENCE_S = 120.0

@@ -15,15 +15,15 @@ import pytest
 import torch
 from torchvision.io import encode_jpeg
 
-from jobs.mlflow_run import MlflowRun
 from jobs.retrain import chosen, described, identity, suited
 from jobs.search import with_text
-from jobs.sources import Sources
-from tagstream.model.batch_size import batch_that_fits, largest_power_of_two
-from tagstream.model.checkpoints import Checkpoints
-from tagstream.model.rows import Columns
-from tagstream.model.train import Recipe, TrainingSet, join, train_seeing, train_text
-from tagstream.model.validation import Validation
+from tagstream.dataset.rows import Columns
+from tagstream.training.batch_size import batch_that_fits, largest_power_of_two
+from tagstream.training.checkpoints import Checkpoints
+from tagstream.training.mlflow_run import MlflowRun
+from tagstream.training.recipe import Recipe, TrainingSet, join, train_seeing, train_text
+from tagstream.training.sources import Sources
+from tagstream.training.validation import Validation
 
 ROOT = Path(__file__).resolve().parents[2]
 COLOURS = {"Red": (200, 30, 30), "Blue": (30, 40, 200), "Green": (30, 160, 40)}

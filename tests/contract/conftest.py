@@ -14,11 +14,11 @@ from uuid import uuid4
 
 import pytest
 
-from tagstream.adapters.kafka_publisher import KafkaPublisher
-from tagstream.adapters.kafka_source import KafkaSource
+from tagstream.adapters.kafka.publisher import KafkaPublisher
+from tagstream.adapters.kafka.source import KafkaSource
+from tagstream.adapters.kafka.topics import TopicAdmin, TopicPlan
 from tagstream.adapters.memory import MemoryBroker, MemoryPublisher, MemorySource, MemoryStore
-from tagstream.adapters.store import RedisStore
-from tagstream.adapters.topics import TopicAdmin, TopicPlan
+from tagstream.adapters.redis.store import RedisStore
 from tagstream.core.ports import Publisher, Record, Source, TagStore, TopicPartition
 
 sys.path.insert(0, str(Path(__file__).parent))

@@ -11,10 +11,11 @@ from uuid import uuid4
 
 import confluent_kafka as ck
 
-from tagstream.adapters import topics
-from tagstream.adapters.apache import ApacheBroker
-from tagstream.adapters.kafka_publisher import KafkaPublisher
-from tagstream.adapters.kafka_source import KafkaSource
+from tagstream.adapters.kafka import topics
+from tagstream.adapters.kafka.publisher import KafkaPublisher
+from tagstream.adapters.kafka.source import KafkaSource
+from tagstream.adapters.kafka.transactions import KafkaTransactions
+from tagstream.adapters.local.apache import ApacheBroker
 from tagstream.adapters.memory import (
     After,
     MemoryBroker,
@@ -22,7 +23,6 @@ from tagstream.adapters.memory import (
     MemorySource,
     MemoryTransactions,
 )
-from tagstream.adapters.transactions import KafkaTransactions
 from tagstream.core.errors import Unavailable
 from tagstream.core.ports import OutRecord, Publisher, Source, TopicPartition, Transactions
 

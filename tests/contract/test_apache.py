@@ -9,9 +9,9 @@ from uuid import uuid4
 
 import pytest
 
-from tagstream.adapters.apache import ApacheBroker
-from tagstream.adapters.kafka_publisher import KafkaPublisher
-from tagstream.adapters.topics import TopicAdmin, TopicPlan, read_all
+from tagstream.adapters.kafka.publisher import KafkaPublisher
+from tagstream.adapters.kafka.topics import TopicAdmin, TopicPlan, read_all
+from tagstream.adapters.local.apache import ApacheBroker
 from tagstream.core.errors import BadSettings, Unavailable
 from tagstream.core.ports import OutRecord
 

@@ -8,8 +8,8 @@ from uuid import uuid4
 
 import pytest
 
-from tagstream.adapters import topics
-from tagstream.adapters.kafka_source import KafkaSource
+from tagstream.adapters.kafka import topics
+from tagstream.adapters.kafka.source import KafkaSource
 from tagstream.core.ports import TopicPartition
 
 

@@ -16,15 +16,15 @@ import confluent_kafka as ck
 import pytest
 from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined]
 
-from tagstream.adapters import topics
-from tagstream.adapters.apache import ApacheBroker
-from tagstream.adapters.embedded import EmbeddedBroker, EmbeddedStore
-from tagstream.adapters.kafka_publisher import KafkaPublisher
-from tagstream.adapters.kafka_source import KafkaSource
+from tagstream.adapters.kafka import topics
+from tagstream.adapters.kafka.publisher import KafkaPublisher
+from tagstream.adapters.kafka.source import KafkaSource
+from tagstream.adapters.local.apache import ApacheBroker
+from tagstream.adapters.local.embedded import EmbeddedBroker, EmbeddedStore
 from tagstream.core.errors import BadSettings, Unavailable
 from tagstream.core.ports import OutRecord, TopicPartition
 
-TOPICS_YAML = Path(__file__).parents[2] / "infra" / "topics.yaml"
+TOPICS_YAML = Path(__file__).parents[2] / "tagstream" / "ops" / "topics.yaml"
 
 
 @pytest.fixture
@@ -233,7 +233,7 @@ def test_an_embedded_server_that_cannot_start_says_why(
 def test_embedded_servers_end_with_whoever_started_them(tmp_path: Path) -> None:
     start = f"""
 import os, signal
-from tagstream.adapters.embedded import EmbeddedBroker, EmbeddedStore
+from tagstream.adapters.local.embedded import EmbeddedBroker, EmbeddedStore
 broker, store = EmbeddedBroker({str(tmp_path)!r}), EmbeddedStore({str(tmp_path)!r})
 print(broker.pid, store.pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)

@@ -10,9 +10,9 @@ from typing import Any
 import confluent_kafka.admin
 import pytest
 
-from tagstream.adapters.apache import ApacheBroker
-from tagstream.adapters.rights import missing_rights
-from tagstream.adapters.topics import TopicAdmin, TopicPlan
+from tagstream.adapters.kafka.rights import missing_rights
+from tagstream.adapters.kafka.topics import TopicAdmin, TopicPlan
+from tagstream.adapters.local.apache import ApacheBroker
 
 ADMIN: Any = confluent_kafka.admin
 #: Whoever has no name may do everything that nobody else was given.

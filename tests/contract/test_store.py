@@ -15,9 +15,9 @@ from uuid import uuid4
 import pytest
 import redis
 
-from tagstream.adapters.embedded import EmbeddedStore
+from tagstream.adapters.local.embedded import EmbeddedStore
 from tagstream.adapters.memory import MemoryStore
-from tagstream.adapters.store import SHARDS, RedisStore
+from tagstream.adapters.redis.store import SHARDS, RedisStore
 from tagstream.core.errors import BadSettings, StoreNotInitialised, Unavailable
 from tagstream.core.events import EVENT_VERSION_MAX, ImageUse, ProductTags, Tag
 from tagstream.core.ports import Standing, TagStore, Write

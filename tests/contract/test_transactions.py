@@ -13,10 +13,10 @@ import confluent_kafka as ck
 import pytest
 from ledger import KafkaLedger, Ledger, Listener, MemoryLedger, Otherwise, insist, until, written
 
-from tagstream.adapters import topics
-from tagstream.adapters.embedded import EmbeddedBroker
-from tagstream.adapters.kafka_source import KafkaSource
-from tagstream.adapters.transaction_probe import hides_aborted_records
+from tagstream.adapters.kafka import topics
+from tagstream.adapters.kafka.source import KafkaSource
+from tagstream.adapters.kafka.transaction_probe import hides_aborted_records
+from tagstream.adapters.local.embedded import EmbeddedBroker
 from tagstream.core.errors import TransactionAborted, Unavailable
 from tagstream.core.ports import OutRecord
 

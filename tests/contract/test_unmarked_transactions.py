@@ -11,7 +11,7 @@ import pytest
 from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined]
 from ledger import KafkaLedger, Listener, Otherwise, insist, poll_through_trouble, until, written
 
-from tagstream.adapters.transactions import KafkaTransactions
+from tagstream.adapters.kafka.transactions import KafkaTransactions
 from tagstream.core.errors import TransactionAborted
 from tagstream.core.ports import OutRecord, Source, TopicPartition, Transactions
 

@@ -28,14 +28,14 @@ import psutil
 from past import is_poison, past
 from pictures import PictureHost
 
-from tagstream.adapters.children import spawn
-from tagstream.adapters.embedded import EmbeddedBroker, EmbeddedStore
-from tagstream.adapters.lag import GroupWatch
-from tagstream.audit import Findings, examine, expect
+from tagstream.adapters.kafka.lag import GroupWatch
+from tagstream.adapters.local.children import spawn
+from tagstream.adapters.local.embedded import EmbeddedBroker, EmbeddedStore
 from tagstream.catalogue.records import KeyValue
 from tagstream.core.errors import Unavailable
 from tagstream.core.ports import OutRecord
-from tagstream.local import create_topics
+from tagstream.local.stack import create_topics
+from tagstream.ops.audit import Findings, examine, expect
 from tagstream.settings import Settings
 from tagstream.wiring import build_publisher
 
@@ -237,7 +237,7 @@ class Cell:
         if self.options.broker == "embedded":
             return self._stack.enter_context(EmbeddedBroker(self.folder / "broker"))
         try:
-            from tagstream.adapters.apache import ApacheBroker
+            from tagstream.adapters.local.apache import ApacheBroker
         except ImportError as error:
             raise Skipped("tagstream.adapters.apache is not there") from error
         if not (home := os.environ.get("KAFKA_HOME")):

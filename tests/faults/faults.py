@@ -14,7 +14,7 @@ from typing import Any
 import redis
 from cell import POLL_S, ROOT, SESSION_S, Cell, Consumer, Fault, Skipped
 
-from tagstream.audit import read_tags
+from tagstream.ops.audit import read_tags
 
 #: At most so long a zombie sleeps; its session ends long before.
 _ZOMBIE_MAX_S = 4 * SESSION_S

@@ -25,8 +25,8 @@ import yaml
 from cell import ROOT, Cell, Fault, Options, Outcome, run_cell
 from run import table
 
-from tagstream.adapters.cluster import Dashboard, RayHead
-from tagstream.adapters.embedded import free_port
+from tagstream.adapters.local.embedded import free_port
+from tagstream.adapters.ray.head import Dashboard, RayHead
 from tagstream.core.errors import Unavailable
 
 BIN = Path(sys.executable).parent

@@ -14,14 +14,13 @@ import redis
 sys.path.insert(0, str(Path(__file__).parent))
 from past import past
 
-from tagstream.audit import Expectation, examine, expect
 from tagstream.core.decide import delete_write
-from tagstream.core.decode import Event
-from tagstream.core.events import ProductTags, Tag
-from tagstream.core.letters import tag_record
+from tagstream.core.events import Event, ProductTags, Tag
 from tagstream.core.ports import OutRecord, Standing, Write
-from tagstream.local import create_topics
+from tagstream.local.stack import create_topics
+from tagstream.ops.audit import Expectation, examine, expect
 from tagstream.settings import Settings
+from tagstream.stream.outgoing import tag_record
 from tagstream.wiring import build_publisher, build_store
 
 RECORDS = past(seed=3, products=40, versions=3)

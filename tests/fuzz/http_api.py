@@ -17,7 +17,7 @@ from specimens import dumped, seeds
 from verdicts import HANG_S, TAXONOMY, is_json
 
 from tagstream.adapters.memory import MemoryImages, MemoryStore, MemoryTagger
-from tagstream.api import build_api
+from tagstream.api.app import build_api
 
 _JSON = {"Content-Type": "application/json"}
 ALLOWED = {200, 307, 400, 404, 405, 413, 422}

@@ -74,7 +74,7 @@ def test_a_crash_is_seen_and_made_small(monkeypatch: pytest.MonkeyPatch) -> None
             raise ZeroDivisionError
         raise InvalidEvent("fine")
 
-    monkeypatch.setattr("tagstream.core.decode._parse", fails_on_b)
+    monkeypatch.setattr("tagstream.stream.decode._parse", fails_on_b)
     big = Specimen(b"p1", b"aaaaaaaaBaaaa", (("x", b"y"),))
     tally = judge([big], np.random.default_rng(0))
     assert [said for _, said in tally.crashes] == ["ZeroDivisionError: "]

@@ -19,12 +19,12 @@ from specimens import NOW_MS, Specimen
 
 import tagstream
 from tagstream.core.decide import Decider, delete_write, tag_write
-from tagstream.core.decode import Decoder, Event
 from tagstream.core.errors import InvalidEvent
-from tagstream.core.events import ProductTags, TagSource
-from tagstream.core.letters import dead_letter, tag_record
+from tagstream.core.events import Event, ProductTags, TagSource
 from tagstream.core.ports import Scores, Standing, TextFields
 from tagstream.core.taxonomy import Taxonomy
+from tagstream.stream.decode import Decoder
+from tagstream.stream.outgoing import dead_letter, tag_record
 
 HANG_S = 1.0
 BATCH = 64

@@ -11,14 +11,14 @@ from uuid import uuid4
 import pytest
 from typer.testing import CliRunner, Result
 
+from tagstream.adapters.kafka.topics import read_all
 from tagstream.adapters.memory import MemoryMetrics, MemoryTagger
-from tagstream.adapters.topics import read_all
-from tagstream.cli import app
+from tagstream.cli.main import app
 from tagstream.core.errors import BadSettings, TaggingFailed, Unavailable
 from tagstream.core.ports import MicroBatch, OutRecord, Record, Scores
 from tagstream.core.taxonomy import Taxonomy
-from tagstream.deadletters import DeadLetters, Filter
-from tagstream.local import create_topics
+from tagstream.local.stack import create_topics
+from tagstream.ops.dead_letters import DeadLetters, Filter
 from tagstream.settings import Settings
 from tagstream.wiring import Stream, build_publisher, build_store
 
@@ -263,7 +263,7 @@ def test_a_letter_that_comes_back_while_it_is_replayed_is_replayed_once(
         bury(settings, *(buried(settings, letter.product_id, 1000) for letter in letters))
 
     monkeypatch.setattr(DeadLetters, "_send", fail_at_once)
-    monkeypatch.setattr("tagstream.deadletters._CHUNK_LETTERS", 1)
+    monkeypatch.setattr("tagstream.ops.dead_letters._CHUNK_LETTERS", 1)
     assert dead_letters.replay(Filter()).replayed == 1
     assert len(events_of(settings)) == 1
     assert len(listed()) == 1

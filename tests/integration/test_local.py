@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from tagstream.adapters.cluster import Dashboard
-from tagstream.local import application_config
+from tagstream.adapters.ray.head import Dashboard
+from tagstream.local.stack import application_config
 from tagstream.wiring import tagger_device, tagger_threads
 
 

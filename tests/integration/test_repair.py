@@ -13,15 +13,15 @@ from uuid import uuid4
 import pytest
 import redis
 
-from tagstream.adapters.topics import read_all
+from tagstream.adapters.kafka.topics import read_all
 from tagstream.core.errors import BadSettings, StoreNotInitialised
 from tagstream.core.events import ProductTags, Tag
-from tagstream.core.letters import tag_record
 from tagstream.core.ports import Standing, Write
-from tagstream.local import create_topics
-from tagstream.rebuild import run_rebuild
+from tagstream.local.stack import create_topics
+from tagstream.ops.rebuild import run_rebuild
+from tagstream.ops.verify import run_verify
 from tagstream.settings import Settings
-from tagstream.verify import run_verify
+from tagstream.stream.outgoing import tag_record
 from tagstream.wiring import build_publisher, build_store
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -22,13 +22,13 @@ import pytest
 import redis
 from typer.testing import CliRunner
 
-from tagstream.adapters.apache import ApacheBroker
-from tagstream.adapters.embedded import EmbeddedStore
-from tagstream.adapters.kafka_publisher import KafkaPublisher
-from tagstream.adapters.kafka_source import KafkaSource
-from tagstream.adapters.store import RedisStore
-from tagstream.adapters.topics import TopicAdmin, TopicPlan, read_all
-from tagstream.cli import app
+from tagstream.adapters.kafka.publisher import KafkaPublisher
+from tagstream.adapters.kafka.source import KafkaSource
+from tagstream.adapters.kafka.topics import TopicAdmin, TopicPlan, read_all
+from tagstream.adapters.local.apache import ApacheBroker
+from tagstream.adapters.local.embedded import EmbeddedStore
+from tagstream.adapters.redis.store import RedisStore
+from tagstream.cli.main import app
 from tagstream.core.errors import BadSettings, Unavailable
 from tagstream.core.events import ProductTags
 from tagstream.core.ports import OutRecord, TopicPartition, Write

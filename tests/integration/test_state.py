@@ -11,12 +11,12 @@ from pathlib import Path
 import pytest
 import redis
 
-from tagstream.adapters.embedded import EmbeddedStore
-from tagstream.adapters.topics import read_all
+from tagstream.adapters.kafka.topics import read_all
+from tagstream.adapters.local.embedded import EmbeddedStore
 from tagstream.core.errors import BadSettings, StoreNotInitialised
 from tagstream.core.events import ProductTags
 from tagstream.core.ports import OutRecord, Write
-from tagstream.local import create_topics, local_stack, servers
+from tagstream.local.stack import create_topics, local_stack, servers
 from tagstream.settings import Settings, load_settings
 from tagstream.wiring import build_publisher, build_store
 

@@ -9,18 +9,18 @@ from uuid import uuid4
 
 import pytest
 
-from tagstream.adapters.apache import ApacheBroker
-from tagstream.adapters.lag import GroupWatch
+from tagstream.adapters.kafka.lag import GroupWatch
+from tagstream.adapters.kafka.topics import read_all
+from tagstream.adapters.local.apache import ApacheBroker
 from tagstream.adapters.memory import MemoryMetrics, MemoryTagger
-from tagstream.adapters.topics import read_all
-from tagstream.audit import Audit, expect
 from tagstream.catalogue.drawn import events, history
 from tagstream.catalogue.malformed import malformed
 from tagstream.catalogue.records import KeyValue, encode
 from tagstream.core.errors import BadSettings, Unavailable
 from tagstream.core.ports import MicroBatch, OutRecord, Scores
 from tagstream.core.taxonomy import Taxonomy
-from tagstream.local import create_topics
+from tagstream.local.stack import create_topics
+from tagstream.ops.audit import Audit, expect
 from tagstream.settings import Settings
 from tagstream.wiring import Stream, build_publisher, check_delivery
 

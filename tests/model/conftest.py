@@ -13,14 +13,14 @@ import pytest
 import torch
 from torchvision.io import encode_jpeg
 
-from tagstream.model.features import HashedNgrams
-from tagstream.model.fit import Optimisation
-from tagstream.model.losses import LossConfig
+from tagstream.dataset.rows import Row, read_products
 from tagstream.model.pictures import Frame
-from tagstream.model.rows import Row, read_products
 from tagstream.model.towers.hashed import HashedNgramBag
 from tagstream.model.towers.pictures import EfficientNet
-from tagstream.model.train import (
+from tagstream.text.ngrams import HashedNgrams
+from tagstream.training.loop import Optimisation
+from tagstream.training.losses import LossConfig
+from tagstream.training.recipe import (
     ImageTraining,
     Recipe,
     TextTraining,

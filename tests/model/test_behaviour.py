@@ -13,16 +13,18 @@ import torch
 from tagstream.adapters.registry import BUNDLED, Registry
 from tagstream.core.language import language_of
 from tagstream.core.ports import MicroBatch, TextFields
-from tagstream.model import golden, tagger
-from tagstream.model.halves import TextHalf
-from tagstream.model.losses import LossConfig, targets
-from tagstream.model.members import TextMember
-from tagstream.model.rows import Row
+from tagstream.dataset.rows import Row
+from tagstream.dataset.targets import targets
+from tagstream.model import tagger
+from tagstream.model.members import TextHalf
 from tagstream.model.tagger import FusedTagger
 from tagstream.model.towers import hashed
 from tagstream.model.towers.hashed import HashedNgramBag
-from tagstream.model.train import pictures_of
-from tagstream.model.version import load
+from tagstream.model.version import golden
+from tagstream.model.version.format import load
+from tagstream.training.losses import LossConfig
+from tagstream.training.objectives import TextMember
+from tagstream.training.recipe import pictures_of
 
 Tags = dict[str, set[str]]
 

@@ -12,11 +12,12 @@ from tagstream.adapters.registry import BUNDLED, Registry
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.language import language_of
 from tagstream.core.ports import MicroBatch, TextFields
-from tagstream.model import golden, tagger
+from tagstream.model import tagger
 from tagstream.model.tagger import FusedTagger
 from tagstream.model.towers.hashed import HashedNgramTower
 from tagstream.model.towers.pictures import EfficientNetTower
-from tagstream.model.version import load, read_manifest
+from tagstream.model.version import golden
+from tagstream.model.version.format import load, read_manifest
 
 
 @pytest.fixture(scope="module")

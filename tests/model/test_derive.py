@@ -11,16 +11,16 @@ import torch
 from typer.testing import CliRunner
 
 from tagstream.adapters.registry import BUNDLED, Registry
-from tagstream.cli_models import app
+from tagstream.cli.models import app
 from tagstream.core.decide import Decider
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.ports import MicroBatch, TextFields
 from tagstream.core.taxonomy import Group, Taxonomy, Value, versioned
-from tagstream.model.derive import derive, relabelled
-from tagstream.model.mentions import Mentions
-from tagstream.model.version import load, read_manifest, read_stored
-from tagstream.taxonomies import edit
-from tagstream.taxonomies.files import write_taxonomy
+from tagstream.model.version.derive import derive, relabelled
+from tagstream.model.version.format import load, read_manifest, read_stored
+from tagstream.taxonomy import edit
+from tagstream.taxonomy.files import write_taxonomy
+from tagstream.text.mentions import Mentions
 
 BASE = versioned(
     [

@@ -20,9 +20,10 @@ from tagstream.adapters.registry import BUNDLED, Registry
 from tagstream.core.events import ImageUse, Tag
 from tagstream.core.ports import MicroBatch, TextFields
 from tagstream.core.taxonomy import Group, Taxonomy, Value
-from tagstream.model import measures
-from tagstream.model.comparison import Candidate, EmptySlice, difference, measure_slice
-from tagstream.model.evaluate import (
+from tagstream.dataset.rows import Row, read_products
+from tagstream.evaluation import measures
+from tagstream.evaluation.comparison import Candidate, EmptySlice, difference, measure_slice
+from tagstream.evaluation.figures import (
     accuracy,
     by_frequency,
     calibration_error,
@@ -30,10 +31,9 @@ from tagstream.model.evaluate import (
     report,
     value_figures,
 )
-from tagstream.model.masking import LabelWords, label_words
-from tagstream.model.measures import Judged, judge
+from tagstream.evaluation.measures import Judged, judge
 from tagstream.model.pictures import Frame, decode_all
-from tagstream.model.rows import Row, read_products
+from tagstream.text.masking import LabelWords, label_words
 
 COLOURS = ("Red", "Blue", "Green")
 TAXONOMY = Taxonomy(
@@ -261,7 +261,7 @@ def test_masking_normalises_first_and_keeps_five_words(title: str, left: str) ->
 
 def test_only_the_words_of_evaluated_groups_are_hidden_and_a_rows_own_labels_are() -> None:
     rows = [Row("1", TextFields("x"), {"colour": ("Mauve",), "maker": ("Acme",)})]
-    words = label_words([TAXONOMY], rows)
+    words = label_words([TAXONOMY], [row.labels for row in rows])
 
     left = words.hide(TextFields("Acme mauve green dots")).title
     assert left == "acme dots"  # no row has a pattern, and the tagger knows no maker
@@ -322,7 +322,7 @@ def rows(tmp_path: Path) -> list[Row]:
 
 def _measure(name: str, rows: list[Row], *taggers: Reader) -> list[dict[str, Any]]:
     candidates = [_candidate(tagger, str(place)) for place, tagger in enumerate(taggers or (Reader(),))]
-    words = label_words([TAXONOMY], rows)
+    words = label_words([TAXONOMY], [row.labels for row in rows])
     return [one.figures for one in measure_slice(name, candidates, rows, {}, words, rounds=100)]
 
 
@@ -358,7 +358,9 @@ def test_versions_are_compared_on_the_same_draws(rows: list[Row]) -> None:
         _candidate(Reader(), "twin"),
         _candidate(Reader(blind=True), "blind"),
     ]
-    one, twin, blind = measure_slice("text", candidates, rows, {}, label_words([TAXONOMY], rows))
+    one, twin, blind = measure_slice(
+        "text", candidates, rows, {}, label_words([TAXONOMY], [row.labels for row in rows])
+    )
     same, worse = difference(twin, one), difference(blind, one)
 
     assert same["mean_accuracy"] == {"difference": 0, "low": 0, "high": 0}
@@ -405,7 +407,7 @@ def test_pictures_that_all_fail_to_decode_are_an_empty_slice(rows: list[Row]) ->
 
 
 def test_a_group_without_a_measured_class_has_no_macro_f1(rows: list[Row]) -> None:
-    words = label_words([TAXONOMY], rows)
+    words = label_words([TAXONOMY], [row.labels for row in rows])
     (one,) = measure_slice("text", [_candidate(Reader())], rows, {"colour": ["Mauve"]}, words, rounds=20)
 
     assert one.figures["groups"]["colour"]["accuracy"] == 1

@@ -18,16 +18,16 @@ from typer.testing import CliRunner
 from jobs import evaluate
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.ports import TextFields
+from tagstream.dataset.titles import Labelled, Title, cut, read_titles
+from tagstream.dataset.weak import weak_labels
+from tagstream.evaluation.spans import span_f1
 from tagstream.model.extraction import bio
 from tagstream.model.extraction.char_encoder import CharacterConfig
 from tagstream.model.extraction.crf import PADDING, certainty, negative_log_likelihood
 from tagstream.model.extraction.extractor import Extractor, normalised_value
-from tagstream.model.extraction.f1 import span_f1
 from tagstream.model.extraction.lexicon import Lexicon
 from tagstream.model.extraction.pretrained import Pretrained
-from tagstream.model.extraction.titles import Labelled, Title, cut, read_titles
-from tagstream.model.extraction.train import ExtractionRecipe, measure, train_extractor
-from tagstream.model.extraction.weak import weak_labels
+from tagstream.training.extraction import ExtractionRecipe, measure, train_extractor
 
 GROUPS = ("product", "brand")
 BRANDS = ("飞利浦", "三只松鼠", "小米", "Nike", "美的")

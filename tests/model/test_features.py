@@ -4,8 +4,8 @@ import numpy as np
 
 from tagstream.core.ports import TextFields
 from tagstream.core.taxonomy import Group, Taxonomy, Value, versioned
-from tagstream.model.features import HashedNgrams, featurise
-from tagstream.model.mentions import Mentions, longer_names
+from tagstream.text.mentions import Mentions, longer_names
+from tagstream.text.ngrams import HashedNgrams, featurise
 
 SMALL = HashedNgrams(latin_buckets=1000, han_buckets=1000)
 

@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from tagstream.core.taxonomy import Group, Taxonomy, Value
+from tagstream.dataset.tags import build_taxonomy
+from tagstream.dataset.targets import targets
 from tagstream.model.fusion import (
     BOTH,
     BOTH_SILENT,
@@ -12,13 +14,10 @@ from tagstream.model.fusion import (
     IMAGE,
     TEXT,
     Fusion,
-    Kind,
     Opinions,
-    fit_fusion,
 )
-from tagstream.model.losses import targets
-from tagstream.model.tags import build_taxonomy
-from tagstream.model.thresholds import Thresholds, with_thresholds
+from tagstream.training.fusion import fit_fusion
+from tagstream.training.thresholds import Thresholds, with_thresholds
 
 ROWS = 400
 COLOURS = ("Red", "Blue", "Green")
@@ -38,9 +37,7 @@ def _said(text: torch.Tensor, image: torch.Tensor, has_text: bool = True, has_im
     return Opinions(logits, torch.full((rows,), has_text), torch.full((rows,), has_image), named)
 
 
-def _case(
-    text_gain: float, image_gain: float, kind: Kind = "weighted"
-) -> tuple[Fusion, torch.Tensor, torch.Tensor, np.ndarray]:
+def _case(text_gain: float, image_gain: float) -> tuple[Fusion, torch.Tensor, torch.Tensor, np.ndarray]:
     """A fusion fitted on halves that know the colour as well as their gain says."""
     rng = torch.Generator().manual_seed(0)
     truth = torch.randint(0, 3, (ROWS,), generator=rng)
@@ -59,7 +56,6 @@ def _case(
         ["colour"],
         training_target=target,
         taught=np.nan_to_num(target).sum(axis=0),
-        kind=kind,
     )
     return fusion, text, image, target
 
@@ -71,9 +67,8 @@ def _nats(
     return float(-(scores.log() * torch.from_numpy(target[:, :3])).sum(dim=1).mean())
 
 
-@pytest.mark.parametrize("kind", ["weighted", "stacked"])
-def test_a_picture_that_knows_more_is_listened_to(kind: Kind) -> None:
-    fusion, text, image, target = _case(text_gain=1.0, image_gain=4.0, kind=kind)
+def test_a_picture_that_knows_more_is_listened_to() -> None:
+    fusion, text, image, target = _case(text_gain=1.0, image_gain=4.0)
 
     assert fusion.weights[BOTH, 0, IMAGE] > 0.2
     assert _nats(fusion, text, image, target, True) < 0.5 * _nats(fusion, text, image, target, False)
@@ -85,9 +80,8 @@ def test_a_picture_that_knows_nothing_gets_next_to_no_weight() -> None:
     assert abs(float(fusion.weights[BOTH, 0, IMAGE])) < 0.15
 
 
-@pytest.mark.parametrize("kind", ["weighted", "stacked"])
-def test_an_absent_half_changes_nothing_whatever_its_logits_are(kind: Kind) -> None:
-    fusion, text, image, _ = _case(text_gain=2.0, image_gain=2.0, kind=kind)
+def test_an_absent_half_changes_nothing_whatever_its_logits_are() -> None:
+    fusion, text, image, _ = _case(text_gain=2.0, image_gain=2.0)
 
     assert torch.equal(
         fusion(_said(text, image, has_image=False)), fusion(_said(text, image * 100, has_image=False))
@@ -226,7 +220,7 @@ def test_labels_too_scarce_to_be_learned_are_known_where_they_name_a_learned_one
 
 
 def test_a_setting_without_rows_takes_all_that_its_sibling_has_learned() -> None:
-    fusion, text, image, _ = _case(text_gain=1.0, image_gain=3.0, kind="stacked")
+    fusion, text, image, _ = _case(text_gain=1.0, image_gain=3.0)
     said = _said(text, image)
     unnamed = said._replace(named=torch.stack([~said.named[:, 0], said.named[:, 1]], dim=1))
 

@@ -13,19 +13,14 @@ import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 from jobs.train_generator import main as train_generator
+from tagstream.adapters.champion import Champion
 from tagstream.adapters.memory import MemoryMetrics
 from tagstream.adapters.registry import BUNDLED
-from tagstream.champion import Champion
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.ports import MicroBatch, TextFields
 from tagstream.core.taxonomy import Group, Taxonomy, Value
-from tagstream.model.fit import TrainingDiverged
-from tagstream.model.generation import folder as folders
-from tagstream.model.generation.decode import write
-from tagstream.model.generation.fit import GeneratorTraining, fit_generator, shuffled
-from tagstream.model.generation.generator import Generator, tags_max_tokens
-from tagstream.model.generation.grammar import Grammar
-from tagstream.model.generation.measure import (
+from tagstream.dataset.rows import Row
+from tagstream.evaluation.writing import (
     as_sets,
     edit_distance,
     faults_of,
@@ -34,10 +29,15 @@ from tagstream.model.generation.measure import (
     set_figures,
     writing_figures,
 )
+from tagstream.model.generation import folder as folders
+from tagstream.model.generation.decode import write
+from tagstream.model.generation.generator import Generator, tags_max_tokens
+from tagstream.model.generation.grammar import Grammar
 from tagstream.model.generation.network import Size, from_scratch
 from tagstream.model.generation.pieces import Pieces, learn
-from tagstream.model.rows import Row
-from tagstream.model.train import TrainingSet
+from tagstream.training.generation import GeneratorTraining, fit_generator, shuffled
+from tagstream.training.loop import TrainingDiverged
+from tagstream.training.recipe import TrainingSet
 
 TITLES = [
     TextFields("Acme Sports Shoes blue"),

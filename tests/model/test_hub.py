@@ -18,14 +18,15 @@ import pytest
 from typer.testing import CliRunner
 
 from tagstream.adapters.registry import Registry
-from tagstream.cli_models import app
+from tagstream.cli.models import app
 from tagstream.core.errors import BadSettings, IncompatibleModel, Unavailable
-from tagstream.model import golden, hub, version
-from tagstream.model.features import HashedNgrams
-from tagstream.model.fit import Optimisation
-from tagstream.model.release import release
 from tagstream.model.towers.hashed import HashedNgramBag
-from tagstream.model.train import Recipe, TextTraining, TrainingSet, join, train_text
+from tagstream.model.version import format as version
+from tagstream.model.version import golden, hub
+from tagstream.text.ngrams import HashedNgrams
+from tagstream.training.loop import Optimisation
+from tagstream.training.recipe import Recipe, TextTraining, TrainingSet, join, train_text
+from tagstream.training.release import release
 
 REPOSITORY = "hf://shop/tagger"
 

@@ -14,11 +14,19 @@ import torch
 from jobs.evaluate import trained_on
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.ports import TextFields
-from tagstream.model.kept import kept_pictures
-from tagstream.model.release import release
-from tagstream.model.rows import Row
-from tagstream.model.train import Recipe, Trained, TrainingSet, join, title_hashes, train_text, training_set
-from tagstream.model.version import read_manifest, read_stored
+from tagstream.dataset.rows import Row
+from tagstream.model.version.format import read_manifest, read_stored
+from tagstream.training.kept import kept_pictures
+from tagstream.training.recipe import (
+    Recipe,
+    Trained,
+    TrainingSet,
+    join,
+    title_hashes,
+    train_text,
+    training_set,
+)
+from tagstream.training.release import release
 from tests.model.conftest import TINY
 
 NOW = datetime(2026, 11, 26, 3, 0, tzinfo=UTC)

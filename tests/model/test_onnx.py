@@ -11,20 +11,20 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from tagstream.cli_models import app
+from tagstream.cli.models import app
 from tagstream.core.errors import BadSettings, IncompatibleModel
 from tagstream.core.ports import MicroBatch
-from tagstream.model import golden, version
-from tagstream.model.features import HashedNgrams
-from tagstream.model.fit import Optimisation
-from tagstream.model.halves import JointConfig
+from tagstream.dataset.rows import Row
+from tagstream.model.members import JointConfig
 from tagstream.model.pictures import Frame
-from tagstream.model.release import release
-from tagstream.model.rows import Row
 from tagstream.model.towers.hashed import HashedNgramBag
 from tagstream.model.towers.pictures import EfficientNet, TorchvisionNet
 from tagstream.model.towers.sequence import Recurrent, TransformerText, WordEmbeddings
-from tagstream.model.train import (
+from tagstream.model.version import format as version
+from tagstream.model.version import golden
+from tagstream.text.ngrams import HashedNgrams
+from tagstream.training.loop import Optimisation
+from tagstream.training.recipe import (
     ImageTraining,
     Recipe,
     TextTraining,
@@ -34,11 +34,12 @@ from tagstream.model.train import (
     train_text,
     training_set,
 )
+from tagstream.training.release import release
 
 pytest.importorskip("onnxscript", reason="the onnx extra is not installed")
 pytest.importorskip("onnxruntime", reason="the onnx extra is not installed")
 
-from tagstream.model.onnx import TOLERANCE, OnnxTagger, export
+from tagstream.model.version.onnx import TOLERANCE, OnnxTagger, export
 
 ONE_EPOCH = Optimisation(epochs=1, batch_rows=64, learning_rate=0.02)
 HASHED = HashedNgramBag(ngrams=HashedNgrams(latin_buckets=2**10, han_buckets=2**8), width=8)
@@ -89,9 +90,8 @@ def said_by_pytorch(folder: Path, batch: MicroBatch) -> np.ndarray:
                 joint=JointConfig(
                     kind="cross-attention", text=WordEmbeddings(width=8), width=8, layers=1, attention_heads=2
                 ),
-                fusion="stacked",
             ),
-            id="words, a frozen ResNet, cross-attention, stacked",
+            id="words, a frozen ResNet, cross-attention",
         ),
         pytest.param(Recipe(text=TEXT, image=None), id="text only"),
         pytest.param(Recipe(text=None, image=IMAGE), id="pictures only"),

@@ -8,7 +8,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tagstream.adapters.registry import BUNDLED, PromotedMeanwhile, Registry
-from tagstream.cli_models import app
+from tagstream.cli.models import app
 from tagstream.core.errors import IncompatibleModel, Unavailable
 from tagstream.core.taxonomy import Group, Taxonomy, Value
 

@@ -14,9 +14,9 @@ from PIL import Image
 
 from tagstream.core.ports import TextFields
 from tagstream.core.taxonomy import Group, Taxonomy, Value
-from tagstream.model import plots
-from tagstream.model.rows import Row
-from tagstream.model.training_report import write_report
+from tagstream.dataset.rows import Row
+from tagstream.evaluation import plots
+from tagstream.evaluation.report import write_report
 
 TAXONOMY = Taxonomy(
     taxonomy_version="1",

@@ -11,10 +11,10 @@ import pyarrow.parquet as parquet
 import pytest
 
 from tagstream.core.taxonomy import Group, Taxonomy, Value, versioned
-from tagstream.model.rows import Columns, read_products, unknown_labels
-from tagstream.model.split import class_lists, near_duplicate_groups
-from tagstream.model.tags import build_taxonomy, learnable
-from tagstream.model.train import training_set
+from tagstream.dataset.rows import Columns, read_products, unknown_labels
+from tagstream.dataset.split import class_lists, near_duplicate_groups
+from tagstream.dataset.tags import build_taxonomy, learnable
+from tagstream.training.recipe import training_set
 
 TAXONOMY = Taxonomy.model_validate(
     {

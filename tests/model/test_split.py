@@ -4,9 +4,9 @@ import random
 from pathlib import Path
 
 from tagstream.core.ports import TextFields
-from tagstream.model.rows import Row, read_products
-from tagstream.model.split import class_lists, near_duplicate_groups, part_of, permitted
-from tagstream.model.train import cut, training_set
+from tagstream.dataset.rows import Row, read_products
+from tagstream.dataset.split import class_lists, near_duplicate_groups, part_of, permitted
+from tagstream.training.recipe import cut, training_set
 
 
 def _rows(titles: list[str]) -> list[Row]:

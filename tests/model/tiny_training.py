@@ -19,14 +19,15 @@ from torch.nn.parallel import DistributedDataParallel
 
 from tagstream.core.ports import TextFields
 from tagstream.core.taxonomy import Group, Taxonomy, Value
-from tagstream.model.checkpoints import Checkpoints
-from tagstream.model.features import HashedNgrams
-from tagstream.model.fit import Hooks, Member, Optimisation, Share, fit
-from tagstream.model.halves import ImageHalf, JointConfig, JointHalf, TextHalf
-from tagstream.model.losses import LossConfig, targets
-from tagstream.model.members import Seeing, SeeingMember, TextMember
+from tagstream.dataset.targets import targets
+from tagstream.model.members import ImageHalf, JointConfig, JointHalf, Seeing, TextHalf
 from tagstream.model.towers.base import ImageTower
 from tagstream.model.towers.hashed import HashedNgramBag
+from tagstream.text.ngrams import HashedNgrams
+from tagstream.training.checkpoints import Checkpoints
+from tagstream.training.loop import Hooks, Member, Optimisation, Share, fit
+from tagstream.training.losses import LossConfig
+from tagstream.training.objectives import SeeingMember, TextMember
 
 COLOURS = ("Red", "Blue", "Green")
 COLOUR = Taxonomy(

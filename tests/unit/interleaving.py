@@ -22,8 +22,8 @@ from tagstream.adapters.memory import (
     MemoryStore,
     MemoryTagger,
 )
-from tagstream.core.lanes import Entry
 from tagstream.core.ports import MicroBatch, OutRecord, Scores, Standing, Write
+from tagstream.stream.lanes import Entry
 
 _here = threading.local()
 

@@ -20,13 +20,13 @@ from tagstream.adapters.memory import (
     MemoryTagger,
     MemoryTransactions,
 )
-from tagstream.core.batching import MicroBatchLimits
-from tagstream.core.decode import Decoder
 from tagstream.core.events import ProductTags
-from tagstream.core.limits import WorkerLimits
 from tagstream.core.ports import OutRecord, Ports, Record, Topics
 from tagstream.core.taxonomy import Taxonomy
-from tagstream.worker import Worker
+from tagstream.stream.batching import MicroBatchLimits
+from tagstream.stream.decode import Decoder
+from tagstream.stream.limits import WorkerLimits
+from tagstream.stream.worker import Worker
 
 TOPICS = Topics()
 TAXONOMY = Taxonomy.model_validate(

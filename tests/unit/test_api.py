@@ -11,8 +11,8 @@ import pytest
 from fastapi.testclient import TestClient
 
 from tagstream.adapters.memory import MemoryImages, MemoryStore, MemoryTagger
-from tagstream.admission import RateLimit
-from tagstream.api import build_api
+from tagstream.api.admission import RateLimit
+from tagstream.api.app import build_api
 from tagstream.core.errors import Overloaded, TaggingFailed, Unavailable
 from tagstream.core.events import ProductTags, Tag
 from tagstream.core.ports import Write

@@ -24,10 +24,10 @@ from tagstream.catalogue.folder import ProductFolder, events_of
 from tagstream.catalogue.jpeg import sized
 from tagstream.catalogue.malformed import Malformed, malformed
 from tagstream.catalogue.records import KeyValue, encode
-from tagstream.core.decode import Decoder, Event
 from tagstream.core.errors import BadSettings, InvalidEvent
-from tagstream.core.events import ProductEvent
+from tagstream.core.events import Event, ProductEvent
 from tagstream.core.ports import Record
+from tagstream.stream.decode import Decoder
 
 _NOW_MS = 1_800_000_000_000
 

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
+from tagstream.adapters.champion import Champion
 from tagstream.adapters.memory import MemoryMetrics
-from tagstream.champion import Champion
 from tagstream.core.errors import IncompatibleModel, TaggingFailed, Unavailable
 from tagstream.core.events import ImageUse
 from tagstream.core.metrics import Metric

@@ -11,17 +11,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tagstream.core.backpressure import Backpressure
-from tagstream.core.batching import MicroBatcher, MicroBatchLimits
 from tagstream.core.decide import Decider
-from tagstream.core.decode import MAX_AHEAD_MS, Decoder
 from tagstream.core.errors import InvalidEvent
-from tagstream.core.heal import Mark
-from tagstream.core.offsets import OffsetTracker
 from tagstream.core.ports import Record, TextFields
-from tagstream.core.retries import Backoff
-from tagstream.core.scaling import PartitionLag, consumers_for
 from tagstream.core.taxonomy import Taxonomy
+from tagstream.stream.backpressure import Backpressure
+from tagstream.stream.batching import MicroBatcher, MicroBatchLimits
+from tagstream.stream.decode import MAX_AHEAD_MS, Decoder
+from tagstream.stream.healing import Mark
+from tagstream.stream.offsets import OffsetTracker
+from tagstream.stream.retries import Backoff
+from tagstream.stream.scaling import PartitionLag, consumers_for
 
 
 def test_a_micro_batch_is_full_by_count() -> None:

@@ -18,8 +18,8 @@ from stage import LIMITS, Stage, event, headers
 
 from tagstream.adapters.memory import After, MemorySource, MemoryTransactions
 from tagstream.core.errors import StartOver, TransactionAborted, Unavailable
-from tagstream.core.offsets import OffsetTracker
 from tagstream.core.ports import OutRecord, TopicPartition
+from tagstream.stream.offsets import OffsetTracker
 
 SIZES_AND_PRODUCTS = st.lists(st.tuples(st.integers(1, 30), st.integers(0, 3)), max_size=12)
 

@@ -13,7 +13,7 @@ from stage import LIMITS, Stage, event, headers
 
 from tagstream.adapters.memory import MemorySource
 from tagstream.core.errors import TooManyDeadLetters, Unavailable
-from tagstream.core.halting import DeadLetterGuard, DeadLetterLimits
+from tagstream.stream.halting import DeadLetterGuard, DeadLetterLimits
 
 STRICT = replace(LIMITS, dead_letters=DeadLetterLimits(max_run=5, max_ratio=0.5, window=20))
 

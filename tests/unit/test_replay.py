@@ -7,14 +7,14 @@ import resource
 
 import pytest
 
-from tagstream.cli_dead_letters import _filter, _moment_ms, printable
-from tagstream.core.decode import MAX_AHEAD_MS, Decoder, _depth
+from tagstream.cli.dead_letters import _filter, _moment_ms, printable
 from tagstream.core.errors import BadSettings, InvalidEvent
 from tagstream.core.events import ProductTags
-from tagstream.core.letters import dead_letter, tag_record
 from tagstream.core.ports import Header, Record, Standing
-from tagstream.core.replay import REPLAY_PREFIX, Replay, replay_headers, replay_of
-from tagstream.deadletters import Filter, Handled, Letter, parse_address
+from tagstream.ops.dead_letters import Filter, Handled, Letter, parse_address
+from tagstream.stream.decode import MAX_AHEAD_MS, Decoder, _depth
+from tagstream.stream.outgoing import dead_letter, tag_record
+from tagstream.stream.replay import REPLAY_PREFIX, Replay, replay_headers, replay_of
 
 EVENT = {
     "schema_version": "1.0",

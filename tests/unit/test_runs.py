@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tagstream import runs
+from tagstream.local import runs
 
 
 @pytest.fixture

@@ -10,12 +10,12 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from tagstream.cli_taxonomy import app
+from tagstream.cli.taxonomy import app
 from tagstream.core.errors import BadSettings
 from tagstream.core.taxonomy import Group, Taxonomy, Value, versioned
-from tagstream.taxonomies import edit
-from tagstream.taxonomies.files import read_taxonomy, write_taxonomy
-from tagstream.taxonomies.shopify import import_shopify
+from tagstream.taxonomy import edit
+from tagstream.taxonomy.files import read_taxonomy, write_taxonomy
+from tagstream.taxonomy.shopify import import_shopify
 
 COLOURS = """\
 groups:

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from tagstream.cli_taxonomy import app
+from tagstream.cli.taxonomy import app
 from tagstream.core.errors import BadSettings
-from tagstream.model.rows import Columns, read_products
-from tagstream.taxonomies.files import read_taxonomy
-from tagstream.taxonomies.induce import induce
+from tagstream.dataset.induce import induce
+from tagstream.dataset.rows import Columns, read_products
+from tagstream.taxonomy.files import read_taxonomy
 
 
 def write(path: Path, header: Sequence[str], rows: Sequence[Sequence[object]]) -> Path:

@@ -13,8 +13,8 @@ from stage import Stage, event, headers
 
 from tagstream.adapters.memory import After
 from tagstream.core.errors import InvalidEvent, Unavailable
-from tagstream.core.letters import dead_letter
 from tagstream.core.ports import MicroBatch, Record, Scores, Span
+from tagstream.stream.outgoing import dead_letter
 
 
 def test_a_superseded_event_is_tagged_after_all_when_its_successor_is_a_dead_letter() -> None:
@@ -119,7 +119,7 @@ def test_odd_records_are_dead_letters_with_short_reasons_and_the_loop_goes_on(
 
 def test_a_defect_of_the_decoder_is_a_dead_letter_not_a_crash_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage()
-    monkeypatch.setattr("tagstream.core.decode._parse", lambda value: 1 / 0)
+    monkeypatch.setattr("tagstream.stream.decode._parse", lambda value: 1 / 0)
     stage.send("p1", event("p1"))
     stage.turn()
     assert stage.books == {"consumed": 1, "dead_lettered": 1}

@@ -41,9 +41,9 @@ from stage import LIMITS, TAXONOMY, TOPICS, Stage, deletion, event, headers
 from tagstream.adapters.memory import After, MemorySource, MemoryTransactions
 from tagstream.core.decide import Decider
 from tagstream.core.errors import Overloaded, ReplicaDied, TransactionAborted, Unavailable
-from tagstream.core.halting import DeadLetterLimits
 from tagstream.core.ports import OutRecord, Record, TextFields, TopicPartition
-from tagstream.worker import Worker
+from tagstream.stream.halting import DeadLetterLimits
+from tagstream.stream.worker import Worker
 
 EXAMPLES = os.environ.get("TAGSTREAM_TEST_EXAMPLES")
 STEPS = int(os.environ.get("TAGSTREAM_TEST_STEPS", "40"))

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tagstream.model.extraction.titles import Labelled
+from tagstream.dataset.titles import Labelled
 
 Floats = npt.NDArray[np.float32]
 #: What a forbidden step costs: more than any title's scores can make up for, and still finite.

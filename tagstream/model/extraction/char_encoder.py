@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from tagstream.model.extraction.plain import plain
+from tagstream.text.plain import plain
 
 #: Of each character: itself, with the one before, with the one after, with both, and its kind.
 _GRAMS = 5

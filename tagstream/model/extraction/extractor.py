@@ -29,14 +29,14 @@ from tagstream.core.errors import IncompatibleModel
 from tagstream.core.language import language_of
 from tagstream.core.ports import Span, TextFields
 from tagstream.core.taxonomy import VALUE_MAX_CHARS
+from tagstream.dataset.titles import Labelled
 from tagstream.model.extraction import bio
 from tagstream.model.extraction.char_encoder import CharacterConfig
 from tagstream.model.extraction.crf import certainty
 from tagstream.model.extraction.lexicon import Lexicon
 from tagstream.model.extraction.network import TEXT_MAX_CHARS, Network
 from tagstream.model.extraction.pretrained import Pretrained
-from tagstream.model.extraction.titles import Labelled
-from tagstream.model.version import MANIFEST, Manifest, read_manifest, sha256, write_json
+from tagstream.model.version.format import MANIFEST, Manifest, read_manifest, sha256, write_json
 
 FORMAT_VERSION = 1
 #: Titles at once; more gain no speed on a CPU.

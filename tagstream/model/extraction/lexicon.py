@@ -16,8 +16,8 @@ from collections.abc import Container, Iterator, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from tagstream.model.extraction.plain import plain
-from tagstream.model.extraction.titles import Title
+from tagstream.dataset.titles import Title
+from tagstream.text.plain import plain
 
 TERM_MAX_CHARACTERS = 10
 #: Added to the occurrences: a term seen once is not certain.

@@ -14,11 +14,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from tagstream.dataset.titles import Title
 from tagstream.model.extraction import bio
 from tagstream.model.extraction.char_encoder import CharacterConfig, CharacterEncoder, gram_buckets
 from tagstream.model.extraction.lexicon import Lexicon
 from tagstream.model.extraction.pretrained import Pretrained
-from tagstream.model.extraction.titles import Title
 
 #: More of a title is not read.
 TEXT_MAX_CHARS = 512

@@ -27,7 +27,7 @@ from tagstream.model.generation import golden
 from tagstream.model.generation.generator import Generator
 from tagstream.model.generation.network import rebuilt
 from tagstream.model.generation.pieces import Pieces, read
-from tagstream.model.version import MANIFEST, Manifest, read_manifest, sha256, write_json
+from tagstream.model.version.format import MANIFEST, Manifest, read_manifest, sha256, write_json
 
 FORMAT_VERSION = 2
 

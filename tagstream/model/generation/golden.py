@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from tagstream.core.errors import IncompatibleModel
-from tagstream.model import golden
 from tagstream.model.generation.generator import Generator
+from tagstream.model.version import golden
 
 GOLDEN = "golden.npz"
 #: Of a probability. Machines differ by less than 0.001 in float32.

@@ -13,8 +13,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tagstream.core.ports import TextFields
-from tagstream.model.features import Bags, HashedNgrams, featurise
 from tagstream.model.towers.base import Prepared, TextTower, TowerConfig
+from tagstream.text.ngrams import Bags, HashedNgrams, featurise
 
 
 class HashedNgramBag(TowerConfig):

@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tagstream.model.efficientnet import FEATURES, EfficientNetLite0, imagenet_weights
 from tagstream.model.towers.base import Features, ImageTower, Parts, TowerConfig
+from tagstream.model.towers.efficientnet import FEATURES, EfficientNetLite0, imagenet_weights
 
 VISION_CONFIG = "image_encoder.json"
 #: Frozen features are computed for so many pictures at once.

@@ -1,1 +1,0 @@
-"""Files for clusters; a package only so that topics.yaml is installed with the rest."""

@@ -1,0 +1,246 @@
+"""`tagstream dead-letters`: look at what failed, send it again, put it away."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tagstream.core.errors import BadSettings
+from tagstream.ops.dead_letters import DeadLetters, Filter, Letter, parse_address
+from tagstream.settings import load_settings
+
+app = typer.Typer(no_args_is_help=True, help="Show, replay and purge the records that failed.")
+console = Console()
+
+_UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_SHOWN_VALUE_CHARS = 4000
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
+Reason = Annotated[str, typer.Option(help="A part of the reason.")]
+Stage = Annotated[str, typer.Option(help="Where it failed: decode, tag, …")]
+Product = Annotated[str, typer.Option(help="The product's id.")]
+Since = Annotated[str, typer.Option(help="Failed since then: ISO 8601 (UTC if it names no zone) or 2h ago.")]
+Until = Annotated[str, typer.Option(help="Failed before then.")]
+Addresses = Annotated[list[str] | None, typer.Argument(metavar="[PARTITION/OFFSET]...")]
+
+
+@app.command("list")
+def list_letters(
+    reason: Reason = "",
+    stage: Stage = "",
+    product: Product = "",
+    since: Since = "",
+    until: Until = "",
+    show_all: Annotated[bool, typer.Option("--all", help="Those that are handled, too.")] = False,
+    limit: Annotated[int, typer.Option(help="Rows of the table.", min=1)] = 100,
+    as_json: AsJson = False,
+) -> None:
+    """The dead letters that are not handled yet."""
+    dead_letters, chosen = DeadLetters(load_settings()), _filter(reason, stage, product, since, until)
+    handled = dead_letters.handled()
+    rows = (
+        _row(letter, letter in handled)
+        for letter in dead_letters.letters()
+        if chosen.matches(letter) and (show_all or letter not in handled)
+    )
+    if as_json:
+        for row in rows:
+            print(json.dumps(row, ensure_ascii=False), flush=True)
+        return
+    _print_table(list(islice(rows, limit)))
+    if more := sum(1 for _ in rows):
+        console.print(f"and {more:,} more: narrow it down, or --limit")
+
+
+@app.command()
+def show(
+    address: Annotated[str, typer.Argument(metavar="PARTITION/OFFSET")], as_json: AsJson = False
+) -> None:
+    """A whole dead letter; exit 1 if there is none at this address."""
+    found = DeadLetters(load_settings()).find(_address(address))
+    if found is None:
+        console.print(f"no dead letter at {_address(address)}")
+        raise typer.Exit(1)
+    letter, mark = found
+    if as_json:
+        print(json.dumps(_whole(letter, mark), ensure_ascii=False))
+        return
+    for name, value in _row(letter, mark is not None).items():
+        print(f"{name}: {printable('' if value is None else str(value))}")
+    if mark is not None:
+        print(f"{printable(mark.get('how', 'handled'))} at {printable(mark.get('at', ''))}")
+    print(f"timestamp: {_iso(letter.record.timestamp_ms)}\nheaders:")
+    for header, content in letter.record.headers:
+        print(f"  {printable(header)}: {_shortened(content)}")
+    print(f"value:\n{_shortened(letter.record.value)}")
+
+
+@app.command()
+def replay(
+    addresses: Addresses = None,
+    reason: Reason = "",
+    stage: Stage = "",
+    product: Product = "",
+    since: Since = "",
+    until: Until = "",
+    again: Annotated[bool, typer.Option("--again", help="Those that are handled, too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be replayed.")] = False,
+) -> None:
+    """Send dead letters to their source topic again; exit 1 if one of them cannot be.
+
+    A replayed event keeps its place: it never overtakes a newer one of its product.
+    """
+    chosen = _filter(reason, stage, product, since, until, addresses)
+    outcome = DeadLetters(load_settings()).replay(chosen, again=again, dry_run=dry_run, tell=_tell)
+    done = "would be replayed" if dry_run else "replayed"
+    console.print(
+        f"{outcome.replayed:,} {done}, {outcome.already_handled:,} handled before, "
+        f"{outcome.impossible:,} cannot be replayed"
+    )
+    if outcome.impossible:
+        raise typer.Exit(1)
+
+
+@app.command()
+def purge(
+    addresses: Addresses = None,
+    reason: Reason = "",
+    stage: Stage = "",
+    product: Product = "",
+    since: Since = "",
+    until: Until = "",
+    before: Annotated[str, typer.Option(help="Delete what failed before then, handled or not.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Put dead letters away: with a filter they are marked as handled, with --before they are deleted.
+
+    What is deleted is the beginning of each partition, up to the first letter that failed later.
+    """
+    chosen = _filter(reason, stage, product, since, until, addresses)
+    if bool(before) == (chosen != Filter()):
+        raise BadSettings("purge needs either --before, or a filter or addresses")
+    dead_letters = DeadLetters(load_settings())
+    if before:
+        first_kept, count = dead_letters.prefix(_moment_ms(before))
+        if count and _agreed(f"Delete {count:,} dead letters for good?", yes):
+            dead_letters.delete_prefix(first_kept)
+        console.print(f"{count:,} deleted")
+        return
+    count = dead_letters.survey(chosen).open
+    if count and _agreed(f"Mark {count:,} dead letters as handled?", yes):
+        count = dead_letters.purge(chosen)
+    console.print(f"{count:,} marked as handled")
+
+
+def printable(text: str) -> str:
+    """Nothing in it can move a terminal's cursor or hide what stands there."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _agreed(question: str, yes: bool) -> bool:
+    return yes or typer.confirm(question, abort=True)
+
+
+def _tell(letter: Letter, sentence: str) -> None:
+    print(f"{letter.address} {printable(letter.product_id)} {printable(sentence)}", flush=True)
+
+
+def _filter(
+    reason: str, stage: str, product: str, since: str, until: str, addresses: list[str] | None = None
+) -> Filter:
+    return Filter(
+        reason,
+        stage,
+        product,
+        _moment_ms(since) if since else None,
+        _moment_ms(until) if until else None,
+        frozenset(map(_address, addresses or ())),
+    )
+
+
+def _address(text: str) -> str:
+    if (address := parse_address(text)) is None:
+        raise BadSettings(f"{text!r} is not PARTITION/OFFSET")
+    return "{}/{}".format(*address)
+
+
+def _moment_ms(text: str) -> int:
+    """Milliseconds since the epoch of an ISO 8601 moment, or of so long ago."""
+    if ago := re.fullmatch(r"([0-9]{1,6})([smhd])", text):
+        moment = datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _UNIT_S[ago[2]])
+        return int(moment.timestamp() * 1000)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadSettings(f"{text!r} is neither ISO 8601 nor a time ago such as 2h") from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _iso(at_ms: int) -> str:
+    try:
+        return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds")
+    except (ValueError, OverflowError, OSError):  # a clock gone wild may be why it failed
+        return f"{at_ms} ms"
+
+
+def _row(letter: Letter, handled: bool) -> dict[str, Any]:
+    return {
+        "address": letter.address,
+        "when": _iso(letter.when_ms),
+        "product": letter.product_id,
+        "stage": letter.stage,
+        "reason": letter.reason,
+        "attempts": letter.attempts,
+        "handled": handled,
+    }
+
+
+def _whole(letter: Letter, mark: dict[str, str] | None) -> dict[str, Any]:
+    """For scripts: nothing shortened. What is no UTF-8 comes as base64 under a name that says so."""
+    record = letter.record
+    headers = [{"name": name, **_json_bytes("value", content)} for name, content in record.headers]
+    return {
+        **_row(letter, mark is not None),
+        "mark": mark,
+        "timestamp_ms": record.timestamp_ms,
+        "headers": headers,
+        **_json_bytes("key", record.key),
+        **_json_bytes("value", record.value),
+    }
+
+
+def _json_bytes(name: str, content: bytes | None) -> dict[str, str | None]:
+    try:
+        return {name: None if content is None else content.decode()}
+    except UnicodeDecodeError:
+        return {f"{name}_base64": base64.b64encode(content or b"").decode()}
+
+
+def _shortened(content: bytes | None) -> str:
+    if content is None:
+        return "(none)"
+    shown = content[: 4 * _SHOWN_VALUE_CHARS].decode(errors="backslashreplace")[:_SHOWN_VALUE_CHARS]
+    more = f" … of {len(content):,} bytes, --json shows all" if len(content) > len(shown.encode()) else ""
+    return printable(shown) + more
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        console.print("none")
+        return
+    table = Table()
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        cells = {**row, "handled": "yes" if row["handled"] else ""}
+        table.add_row(*(Text(printable("" if cell is None else str(cell))) for cell in cells.values()))
+    console.print(table)

@@ -1,0 +1,274 @@
+"""`tagstream taxonomy`: make, show, check and change a taxonomy file.
+
+Every change is written in one step and names the taxonomy anew, by its content. Values are never deleted:
+they are replaced (rename, merge) or retired.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from tagstream.core.errors import BadSettings
+from tagstream.core.taxonomy import Group, Taxonomy, Value
+from tagstream.dataset.induce import Finding, induce
+from tagstream.dataset.rows import ALIASES, NO_COLUMN, Columns
+from tagstream.taxonomy import edit
+from tagstream.taxonomy.files import read_taxonomy, write_taxonomy
+from tagstream.taxonomy.shopify import import_shopify
+
+app = typer.Typer(no_args_is_help=True, help="Make, show, check and change a taxonomy file (JSON or YAML).")
+console = Console()
+
+_SHOWN_VALUES = 12
+
+
+class Kind(StrEnum):
+    SINGLE = "single"
+    MULTI = "multi"
+
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="The taxonomy: .json, .yaml or .yml.")]
+GroupName = Annotated[str, typer.Argument(metavar="GROUP")]
+ValueName = Annotated[str, typer.Argument(metavar="VALUE")]
+Names = Annotated[list[str] | None, typer.Option("--name", metavar="LANG=NAME", help="A display name.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace a file that is there.")]
+Role = Annotated[str | None, typer.Option(help="Its column; none: there is none.")]
+
+
+@app.command()
+def init(
+    file: File,
+    data: Annotated[Path, typer.Option(help="A products file (.csv, .jsonl, .parquet) or its folder.")],
+    labels: Annotated[str | None, typer.Option(help="Comma-separated columns that are labels.")] = None,
+    id_column: Annotated[str | None, typer.Option("--id", help="Its column; none: there is none.")] = None,
+    title: Role = None,
+    description: Role = None,
+    brand: Role = None,
+    image: Role = None,
+    separators: Annotated[
+        str, typer.Option(help="Each of these characters stands between values of one cell.")
+    ] = "|;",
+    min_rows: Annotated[int, typer.Option(min=1, help="Rows that a value needs.")] = 10,
+    overwrite: Overwrite = False,
+) -> None:
+    """Make one from labelled products; says of every column what it is taken for, and why."""
+    columns = Columns(
+        id=id_column,
+        title=title,
+        description=description,
+        brand=brand,
+        image=image,
+        labels=tuple(name.strip() for name in labels.split(",")) if labels else None,
+        separators=separators,
+    )
+    taxonomy, findings = induce(data, columns, min_rows)
+    _write_new(file, taxonomy, overwrite)
+    _print_findings(findings)
+    used = {finding.role for finding in findings}
+    if without := [role for role in ("title", "description", "image") if role not in used]:
+        flags = " ".join(f"--{role} {NO_COLUMN}" for role in without)
+        console.print(f"without {' and '.join(without)}: train with {flags}", highlight=False)
+    _tell(file, taxonomy)
+
+
+@app.command()
+def show(
+    file: File,
+    group: Annotated[str | None, typer.Option(help="All values of this group.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Print its groups, or the values of one."""
+    taxonomy = read_taxonomy(file)
+    if as_json:
+        shown = _group_of(taxonomy, group) if group else taxonomy
+        print(json.dumps(shown.model_dump(mode="json"), ensure_ascii=False))
+    elif group:
+        _print_table(
+            ("value", "parent", "threshold", "names", "now"),
+            [
+                (v.value, v.parent or "", f"{v.threshold:.2f}", _listed_names(v.names), _now(v))
+                for v in _group_of(taxonomy, group).values
+            ],
+        )
+    else:
+        _print_table(
+            ("group", "kind", "under", "values", "gone", "names"),
+            [_group_row(one) for one in taxonomy.groups],
+        )
+        console.print(f"taxonomy version {taxonomy.taxonomy_version}", highlight=False)
+
+
+@app.command()
+def check(file: File) -> None:
+    """Read it; exit 2 and name the line if something is wrong."""
+    taxonomy = read_taxonomy(file)
+    if taxonomy.taxonomy_version not in ("", taxonomy.content_hash()):
+        console.print(
+            f"{file}: changed since it was named {taxonomy.taxonomy_version}: {taxonomy.content_hash()} now",
+            soft_wrap=True,
+            highlight=False,
+        )
+    _tell(file, taxonomy)
+
+
+@app.command()
+def add(
+    file: File,
+    group: GroupName,
+    value: ValueName,
+    parent: Annotated[str | None, typer.Option(help="A value of the parent group.")] = None,
+    name: Names = None,
+    kind: Annotated[Kind, typer.Option(help="Of a group that is new, too.")] = Kind.SINGLE,
+    parent_group: Annotated[str | None, typer.Option(help="Of a group that is new, too.")] = None,
+) -> None:
+    """Add a value, and its group where that is new."""
+    changed = edit.add(
+        read_taxonomy(file),
+        group,
+        value,
+        parent=parent,
+        names=_names(name),
+        kind=kind.value,
+        parent_group=parent_group,
+    )
+    _rewrite(file, changed)
+
+
+@app.command()
+def rename(
+    file: File,
+    group: GroupName,
+    value: Annotated[str | None, typer.Argument(metavar="[VALUE]")] = None,
+    new: Annotated[str | None, typer.Argument(metavar="[NEW]")] = None,
+    name: Names = None,
+) -> None:
+    """Give a value another name (the old one points to it), or display names to a value or group."""
+    if new is None and not name:
+        raise BadSettings("rename to what? GROUP VALUE NEW, or --name LANG=NAME")
+    taxonomy = read_taxonomy(file)
+    if value is not None and new is not None:
+        taxonomy = edit.rename(taxonomy, group, value, new)
+    if name:
+        taxonomy = edit.name(taxonomy, group, new or value, _names(name))
+    _rewrite(file, taxonomy)
+
+
+@app.command()
+def merge(
+    file: File, group: GroupName, value: ValueName, into: Annotated[str, typer.Argument(metavar="INTO")]
+) -> None:
+    """Let INTO stand for VALUE: its scores, labels and children go there."""
+    _rewrite(file, edit.merge(read_taxonomy(file), group, value, into))
+
+
+@app.command()
+def retire(file: File, group: GroupName, value: ValueName) -> None:
+    """Give VALUE no more; what was stored under it stays readable."""
+    _rewrite(file, edit.retire(read_taxonomy(file), group, value))
+
+
+@app.command("import-shopify")
+def import_shopify_command(
+    folder: Annotated[Path, typer.Argument(help="Has categories.tsv and attribute_values.tsv.")],
+    file: File,
+    categories: Annotated[
+        list[str] | None, typer.Option("--category", help="A path such as 'Apparel & Accessories', or all.")
+    ] = None,
+    attributes: Annotated[
+        list[str] | None, typer.Option("--attribute", help="A name such as Color, or all.")
+    ] = None,
+    levels: Annotated[int, typer.Option(min=1, help="Of categories, from the top.")] = 3,
+    overwrite: Overwrite = False,
+) -> None:
+    """Take categories and attributes of the Shopify taxonomy, with English and Chinese names."""
+    taxonomy = import_shopify(folder, categories=categories or (), attributes=attributes or (), levels=levels)
+    _write_new(file, taxonomy, overwrite)
+    _tell(file, taxonomy)
+
+
+def _write_new(file: Path, taxonomy: Taxonomy, overwrite: bool) -> None:
+    if file.exists() and not overwrite:
+        raise BadSettings(f"{file} is there already: --overwrite replaces it")
+    write_taxonomy(file, taxonomy)
+
+
+def _rewrite(file: Path, taxonomy: Taxonomy) -> None:
+    write_taxonomy(file, taxonomy)
+    _tell(file, taxonomy)
+
+
+def _tell(file: Path, taxonomy: Taxonomy) -> None:
+    values = [value for group in taxonomy.groups for value in group.values]
+    gone = sum(not value.is_live for value in values)
+    console.print(
+        f"{file}: {len(taxonomy.groups):,} groups, {len(values) - gone:,} values"
+        f"{f', {gone:,} replaced or retired' if gone else ''}, version {taxonomy.content_hash()}",
+        soft_wrap=True,
+        highlight=False,
+    )
+
+
+def _names(given: Sequence[str] | None) -> dict[str, str]:
+    names = {}
+    for one in given or ():
+        lang, equals, text = one.partition("=")
+        if not lang or not equals:
+            raise BadSettings(f"{one!r} is not LANG=NAME")
+        names[lang.strip()] = text.strip()
+    return names
+
+
+def _group_of(taxonomy: Taxonomy, group: str) -> Group:
+    try:
+        return taxonomy.group(group)
+    except KeyError:
+        raise BadSettings(f"no group {group!r}") from None
+
+
+def _group_row(group: Group) -> tuple[str, ...]:
+    live = [value.value for value in group.values if value.is_live]
+    more = f" … {len(live):,} in all" if len(live) > _SHOWN_VALUES else ""
+    gone = len(group.values) - len(live)
+    shown = ", ".join(live[:_SHOWN_VALUES]) + more
+    return (
+        group.name,
+        group.kind,
+        group.parent_group or "",
+        shown,
+        str(gone or ""),
+        _listed_names(group.names),
+    )
+
+
+def _listed_names(names: dict[str, str]) -> str:
+    return ", ".join(f"{lang}: {name}" for lang, name in names.items())
+
+
+def _now(value: Value) -> str:
+    return f"→ {value.replaced_by}" if value.replaced_by else "retired" if value.retired else ""
+
+
+def _print_findings(findings: Sequence[Finding]) -> None:
+    order = {role: place for place, role in enumerate((*ALIASES, "label", ""))}
+    _print_table(
+        ("column", "taken as", "why"),
+        [(f.column, f.role or "—", f.why) for f in sorted(findings, key=lambda f: order[f.role])],
+    )
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    table = Table()
+    for name in header:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*map(Text, row))
+    console.print(table)

@@ -1,0 +1,272 @@
+"""`tagstream demo`: a catalogue through the whole stream, and an audit of the outcome from outside.
+
+Two waves: the catalogue at full speed, for throughput; then a trickle of updates and deletes, whose
+publish→store latency is that of a stream that keeps up.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from tagstream.adapters.kafka.lag import GroupWatch
+from tagstream.catalogue.drawn import history, products
+from tagstream.catalogue.folder import ProductFolder
+from tagstream.catalogue.malformed import malformed
+from tagstream.catalogue.records import KeyValue, encode
+from tagstream.core.errors import Unavailable
+from tagstream.core.events import ProductEvent, ProductTags
+from tagstream.core.language import language_of
+from tagstream.core.ports import OutRecord, Publisher
+from tagstream.local.stack import Stack, local_stack
+from tagstream.ops.audit import Audit, expect
+from tagstream.wiring import build_publisher
+
+_TRICKLE_PER_S = 20
+_CHUNK_RECORDS = 500
+_HUGE_VALUE_BYTES = 20 * 10**6
+_STALLED_AFTER_S = 120.0
+_SHOWN_PRODUCTS = 10
+
+
+@dataclass(frozen=True, slots=True)
+class Waves:
+    """What is published: `catalogue` at full speed, then `trickle` slowly."""
+
+    name: str
+    catalogue: list[KeyValue]
+    trickle: list[KeyValue]
+
+
+@dataclass(slots=True)
+class Outcome:
+    audit: Audit
+    events_per_s: float
+    books: dict[str, int]
+    problems: list[str] = field(default_factory=list)
+
+
+def run_demo(
+    console: Console, *, data: Path | None, limit: int | None, kafka_home: Path | None = None
+) -> bool:
+    """True if the audit finds nothing wrong."""
+    waves = _folder_waves(data, limit) if data else _drawn_waves()
+    with console.status("starting") as status:
+
+        def tell(step: str) -> None:
+            status.update(f"starting {step}")
+            console.print(f"[dim]starting {step}[/dim]")
+
+        with local_stack(embedded=True, tell=tell, kafka_home=kafka_home, one_consumer=True) as stack:
+            status.stop()
+            outcome = _run(console, stack, waves)
+    _show_products(console, waves, outcome.audit.standing)
+    _show_summary(console, waves, outcome)
+    return not outcome.problems
+
+
+def _drawn_waves() -> Waves:
+    everything = [encode(event) for event in history()]
+    count = len(products())
+    bad = [KeyValue(record.key, record.value) for record in malformed(_HUGE_VALUE_BYTES)]
+    return Waves("the built-in catalogue (generated)", everything[:count] + bad, everything[count:])
+
+
+def _folder_waves(data: Path, limit: int | None) -> Waves:
+    """The folder's rows; then a few of its products once more as newer versions, and some deleted."""
+    catalogue = list(ProductFolder(data, limit=limit))
+    whole = [event for record in catalogue if (event := _parsed(record)) is not None]
+    again = [_next_version(event) for event in whole[: max(1, min(40, len(whole) // 10))]]
+    gone = [
+        event.model_copy(update={"type": "delete", "title": "", "image": None})
+        for event in map(_next_version, whole[-max(1, min(5, len(whole) // 10)) :])
+    ]
+    return Waves(str(data), catalogue, [encode(event) for event in [*again, *gone]])
+
+
+def _parsed(record: KeyValue) -> ProductEvent | None:
+    expectation = expect([record])
+    return next(iter(expectation.newest.values()), None)
+
+
+def _next_version(event: ProductEvent) -> ProductEvent:
+    version = (event.event_version or 0) + 1
+    return event.model_copy(update={"event_version": version, "event_id": f"{event.product_id}-{version}"})
+
+
+def _run(console: Console, stack: Stack, waves: Waves) -> Outcome:
+    settings = stack.settings
+    publisher = build_publisher(settings)
+    watch = GroupWatch(settings.kafka_bootstrap_servers, settings.consumer_group, settings.topics.events)
+    api = httpx.Client(base_url=stack.api_url, timeout=10, trust_env=False)
+    try:
+        _wait_until_ready(api)
+        with _progress(console) as progress:
+            total = len(waves.catalogue) + len(waves.trickle)
+            task = progress.add_task("events", total=total, rate="", lag=0, dead=0)
+            follower = _Follower(watch, api, progress, task)
+            started_s = time.monotonic()
+            for chunk in _chunks(waves.catalogue, _CHUNK_RECORDS):
+                _publish(publisher, settings.topics.events, chunk)
+                follower.published += len(chunk)
+                follower.look()
+            follower.wait()
+            events_per_s = len(waves.catalogue) / (time.monotonic() - started_s)
+            for record in waves.trickle:
+                _publish(publisher, settings.topics.events, [record])
+                follower.published += 1
+                follower.look()
+                time.sleep(1 / _TRICKLE_PER_S)
+            follower.wait()
+        books = _books(api)
+        expectation = expect([*waves.catalogue, *waves.trickle])
+        audit = Audit(settings)
+        problems = audit.run(expectation, books)
+        return Outcome(audit, events_per_s, books, problems)
+    finally:
+        publisher.close()
+        watch.close()
+        api.close()
+
+
+def _publish(publisher: Publisher, topic: str, records: Iterable[KeyValue]) -> None:
+    publisher.publish([OutRecord(topic, record.key, record.value) for record in records])
+
+
+def _wait_until_ready(api: httpx.Client) -> None:
+    """Until the model is loaded and the consumer has its partitions. Raises Unavailable."""
+    deadline_s = time.monotonic() + _STALLED_AFTER_S
+    while not (answer := _readiness(api)).get("ready"):
+        if time.monotonic() > deadline_s:
+            raise Unavailable(f"the stream does not become ready: {answer}")
+        time.sleep(0.2)
+
+
+def _readiness(api: httpx.Client) -> dict[str, Any]:
+    """What /readyz says; why it says nothing, if so."""
+    try:
+        answer: dict[str, Any] = api.get("/readyz").json()
+    except (httpx.HTTPError, ValueError) as error:
+        return {"ready": False, "reason": f"the API does not answer: {error!r}"}
+    return answer
+
+
+def _books(api: httpx.Client) -> dict[str, int]:
+    books: dict[str, int] = _readiness(api).get("stream", {}).get("books", {})
+    return books
+
+
+class _Follower:
+    """Shows how far the stream is, by the group's committed offsets."""
+
+    def __init__(self, watch: GroupWatch, api: httpx.Client, progress: Progress, task: TaskID) -> None:
+        self.published = 0
+        self._watch = watch
+        self._api = api
+        self._progress = progress
+        self._task = task
+        self._started_s = time.monotonic()
+        self._looked_s = 0.0
+        self._done = 0
+        self._dead = 0
+
+    def look(self) -> None:
+        now_s = time.monotonic()
+        if now_s - self._looked_s < 0.3:
+            return
+        self._looked_s = now_s
+        self._done = sum(self._watch.committed().values())
+        self._dead = _books(self._api).get("dead_lettered", self._dead)
+        rate = self._done / (now_s - self._started_s)
+        self._progress.update(
+            self._task,
+            completed=self._done,
+            rate=f"{rate:,.0f}",
+            lag=self.published - self._done,
+            dead=self._dead,
+        )
+
+    def wait(self) -> None:
+        """Until everything published is committed. Raises Unavailable if that stands still for long."""
+        moved_s, before = time.monotonic(), -1
+        while self._done < self.published:
+            self.look()
+            if self._done != before:
+                moved_s, before = time.monotonic(), self._done
+            if time.monotonic() - moved_s > _STALLED_AFTER_S:
+                why = _readiness(self._api)
+                raise Unavailable(f"the stream stands still at {self._done} of {self.published}: {why}")
+            time.sleep(0.05)
+
+
+def _progress(console: Console) -> Progress:
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]} events/s  lag {task.fields[lag]}  dead letters {task.fields[dead]}"),
+        TimeElapsedColumn(),
+        console=console,
+    )
+
+
+def _show_products(console: Console, waves: Waves, standing: dict[str, ProductTags]) -> None:
+    titles = {e.product_id: e.title for r in waves.catalogue if (e := _parsed(r)) is not None}
+    table = Table(title=f"Ten products of {waves.name}", show_lines=True)
+    table.add_column("title", ratio=2)
+    table.add_column("tags (score)", ratio=5)
+    for product_id in _shown({p: title for p, title in titles.items() if p in standing}):
+        tags = standing[product_id].tags
+        shown = "  ".join(f"[cyan]{tag.group}[/cyan] {tag.value} [dim]{tag.score:.2f}[/dim]" for tag in tags)
+        table.add_row(titles[product_id] or "[dim](no title)[/dim]", shown)
+    console.print(table)
+
+
+def _show_summary(console: Console, waves: Waves, outcome: Outcome) -> None:
+    audit, books = outcome.audit, outcome.books
+    rows = {
+        "published": len(waves.catalogue) + len(waves.trickle),
+        **{name: books.get(name, 0) for name in ("tagged", "superseded", "deleted", "dead_lettered")},
+        "lost": audit.lost,
+        "events/s": f"{outcome.events_per_s:,.0f}",
+        "publish → store": f"p50 {audit.latency_ms(0.5):,.0f} ms, p99 {audit.latency_ms(0.99):,.0f} ms "
+        f"(the last {audit.trickled} updates, at {_TRICKLE_PER_S}/s)",
+    }
+    table = Table(title="Summary", show_header=False)
+    for name, value in rows.items():
+        table.add_row(name.replace("_", "-"), str(value))
+    console.print(table)
+    for problem in outcome.problems:
+        console.print(f"[red]✗ {problem}[/red]")
+    if not outcome.problems:
+        console.print(
+            "[green]✓ topic, store, index and dead letters agree; the books balance; nothing was lost[/green]"
+        )
+
+
+def _shown(titles: dict[str, str]) -> list[str]:
+    """Ten products, spread over the catalogue; half of them Chinese if there are Chinese ones."""
+    chinese = [p for p, title in titles.items() if language_of(title) == "zh"]
+    others = [p for p in titles if p not in set(chinese)]
+    half = _SHOWN_PRODUCTS // 2 if chinese and others else _SHOWN_PRODUCTS
+    return [*_spread(others, half), *_spread(chinese, half)]
+
+
+def _spread(everything: Sequence[str], count: int) -> list[str]:
+    """`count` of them, evenly."""
+    return [everything[n * len(everything) // count] for n in range(min(count, len(everything)))]
+
+
+def _chunks(records: Sequence[KeyValue], size: int) -> Iterator[list[KeyValue]]:
+    source = iter(records)
+    while chunk := list(itertools.islice(source, size)):
+        yield chunk

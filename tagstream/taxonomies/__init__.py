@@ -1,1 +1,0 @@
-"""Taxonomy files: read, write, edit, made from labelled data, imported."""

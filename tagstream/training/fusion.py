@@ -1,0 +1,149 @@
+"""Fit the fusion on rows that no member was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from tagstream.core.taxonomy import Group, Taxonomy
+from tagstream.dataset.targets import FloatArray, log_priors
+from tagstream.model.fusion import (
+    BOTH,
+    BOTH_SILENT,
+    BOTH_UNNAMED,
+    IMAGE_ALONE,
+    MEMBERS,
+    SETTINGS,
+    START,
+    TEXT_ALONE,
+    TEXT_SILENT,
+    TEXT_UNNAMED,
+    USED,
+    Fusion,
+    Opinions,
+    as_log,
+    setting_of,
+)
+
+#: Pull towards the start, in nats per row; of a bias, by setting: it is, most of all, the class mix of a few
+#: hundred held-out rows, and a text half has learned its own from many more. See infra/notes/0004.
+WEIGHT_PULL = 0.02
+BIAS_PULL = (1.0, 1.0, 0.1, 0.3, 1.0, 0.3, 1.0)
+#: Fewer held-out rows than this tell nothing of a setting: it takes what its named sibling has.
+MIN_ROWS = 20
+_SIBLINGS = {
+    BOTH_UNNAMED: BOTH,
+    TEXT_UNNAMED: TEXT_ALONE,
+    BOTH_SILENT: BOTH_UNNAMED,
+    TEXT_SILENT: TEXT_UNNAMED,
+}
+
+
+def fit_fusion(
+    taxonomy: Taxonomy,
+    said: Opinions,
+    target: FloatArray,
+    members: Sequence[str],
+    image_groups: Sequence[str],
+    training_target: FloatArray,
+    taught: FloatArray,
+) -> Fusion:
+    """Fit every group and setting on held-out rows; `target` is (rows, size).
+
+    `members`: those that were trained. Groups outside `image_groups` have no picture head: there a picture
+    alone gets the class shares of `training_target`. `taught`: (size,) how many pictures taught each value.
+    """
+    fusion = Fusion(taxonomy)
+    fusion.taught.copy_(torch.from_numpy(taught))
+    trained = torch.tensor([float(name in members) for name in MEMBERS])
+    priors, truth = _prior_logits(training_target, taxonomy), torch.from_numpy(target)
+    as_pair, as_text = said, said._replace(has_image=torch.zeros_like(said.has_image))
+    as_image = said._replace(has_text=torch.zeros_like(said.has_text))
+    logs = {id(view): fusion.neutral(view) for view in (as_pair, as_text, as_image)}
+    for at, group in enumerate(taxonomy.groups):
+        columns = taxonomy.slices[group.name]
+        known = ~truth[:, columns].isnan().all(dim=1)
+        for setting in range(len(SETTINGS)):
+            used = USED[setting] * trained
+            if group.name not in image_groups:
+                used = used * torch.tensor([1.0, 0.0, 0.0])
+            start = START[setting] * used
+            if start.sum() == 0:
+                start = used / used.sum().clamp(min=1)
+            if used.sum() == 0:
+                fusion.weights[setting, at], fusion.bias[setting, columns] = 0, priors[columns]
+                continue
+            # A row with both tells about text alone and picture alone as well.
+            view = as_image if setting == IMAGE_ALONE else as_pair
+            if setting in (TEXT_ALONE, TEXT_UNNAMED, TEXT_SILENT):
+                view = as_text
+            needed = known & (said.has_image if setting == IMAGE_ALONE else said.has_text)
+            rows = (needed & (setting_of(group, view.settings()[:, at]) == setting)).nonzero().squeeze(1)
+            if len(rows) < MIN_ROWS:
+                _borrow(fusion, setting, at, columns, start)
+                continue
+            fitted = _fit(
+                group,
+                logs[id(view)][:, rows][:, :, columns],
+                truth[rows][:, columns],
+                start,
+                used,
+                setting,
+            )
+            fusion.weights[setting, at], fusion.bias[setting, columns] = fitted[0], fitted[1]
+    return fusion
+
+
+def _borrow(fusion: Fusion, setting: int, at: int, columns: slice, start: Tensor) -> None:
+    sibling = _SIBLINGS.get(setting)
+    if sibling is None:
+        fusion.weights[setting, at] = start
+        return
+    fusion.weights[setting, at] = fusion.weights[sibling, at]
+    fusion.bias[setting, columns] = fusion.bias[sibling, columns]
+
+
+def _fit(
+    group: Group, logs: Tensor, truth: Tensor, start: Tensor, used: Tensor, setting: int
+) -> tuple[Tensor, Tensor]:
+    """Maximum a posteriori weights (members,), and bias (values,); unused members keep weight 0.
+
+    `logs`: (members, rows, values). Raises nothing: rows without a label are masked.
+    """
+    values = truth.shape[1]
+    weights = start.clone().requires_grad_()
+    bias = torch.zeros(values, requires_grad=True)
+    optimiser = torch.optim.LBFGS([weights, bias], max_iter=100, line_search_fn="strong_wolfe")
+    known = ~truth.isnan()
+
+    def closure() -> Tensor:
+        optimiser.zero_grad()
+        logits = ((weights * used)[:, None, None] * logs).sum(dim=0) + bias
+        if group.kind == "single":
+            nats = -(as_log(group, logits) * truth.nan_to_num()).sum(dim=1).mean()
+        else:
+            each = functional.binary_cross_entropy_with_logits(logits, truth.nan_to_num(), reduction="none")
+            nats = (each * known).sum(dim=1).mean()
+        pull = WEIGHT_PULL * ((weights - start) * used).square().sum()
+        loss = nats + pull + BIAS_PULL[setting] * bias.square().sum()
+        loss.backward()  # type: ignore[no-untyped-call]
+        return loss
+
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
+    return (weights * used).detach(), bias.detach()
+
+
+def _prior_logits(target: FloatArray, taxonomy: Taxonomy) -> Tensor:
+    """(size,) biases that alone give the class shares among known rows."""
+    logits = torch.from_numpy(log_priors(target, taxonomy))
+    for group in taxonomy.groups:
+        if group.kind == "multi":
+            columns = taxonomy.slices[group.name]
+            known = (~np.isnan(target[:, columns])).sum(axis=0)
+            share = (np.nan_to_num(target[:, columns]).sum(axis=0) + 0.5) / (known + 1)
+            logits[columns] = torch.from_numpy(np.log(share / (1 - share)).astype(np.float32))
+    return logits

@@ -1,0 +1,184 @@
+"""The members in training: the text half, and the picture half with the joint half on its tower."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from tagstream.core.ports import TextFields
+from tagstream.core.taxonomy import Taxonomy
+from tagstream.dataset.targets import FloatArray
+from tagstream.model.members import ImageHalf, Seeing, TextHalf
+from tagstream.model.pictures import WHITE
+from tagstream.model.towers.base import Prepared
+from tagstream.model.towers.pictures import native_bf16
+from tagstream.text.mentions import Mentions
+from tagstream.training.loop import Step
+from tagstream.training.losses import HeadLoss, LossConfig, row_weights
+
+
+class TextMember:
+    """`feature_dropout`: the share of a text's pieces that is left out, anew in every step."""
+
+    def __init__(
+        self,
+        half: TextHalf,
+        texts: Sequence[TextFields],
+        target: FloatArray,
+        taxonomy: Taxonomy,
+        loss: LossConfig,
+        *,
+        feature_dropout: float,
+        decay: float,
+    ) -> None:
+        self.module: nn.Module = half
+        self._half, self._feature_dropout, self._decay = half, feature_dropout, decay
+        self._prepared: Prepared = half.tower.prepare(texts)
+        self._mentions = torch.from_numpy(Mentions(taxonomy).find(texts))
+        self._truth = torch.from_numpy(target)
+        self._loss = HeadLoss(loss, target, taxonomy)
+        self.weights: npt.NDArray[np.float64] | None = row_weights(target, loss.resampling)
+
+    def __len__(self) -> int:
+        return len(self._truth)
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """The head is pre-scaled and learns a quarter as fast."""
+        return [
+            *self._half.tower.parameter_groups(learning_rate),
+            {
+                "params": [*self._half.heads.parameters(), *self._half.silent_heads.parameters()],
+                "lr": learning_rate / 4,
+            },
+            {"params": [self._half.named], "lr": learning_rate},
+        ]
+
+    def loss(self, model: nn.Module, step: Step) -> Tensor:
+        batch = self._prepared.take(step.rows).noised(self._feature_dropout, step.rng)
+        logits = model(batch, self._mentions[step.rows])
+        heads = (self._half.heads.weight, self._half.silent_heads.weight)
+        held_small = [*self._half.tower.decayed(), *heads]
+        small = torch.stack([weight.square().sum() for weight in held_small]).sum()
+        return self._loss(logits, self._truth[step.rows].to(logits.device)) + self._decay * small
+
+
+class SeeingMember:
+    """Pictures with their texts. `shift_px`: how far augmentation moves a picture; 0 for frozen features."""
+
+    def __init__(
+        self,
+        seeing: Seeing,
+        pictures: Tensor,
+        texts: Sequence[TextFields],
+        target: FloatArray,
+        taxonomy: Taxonomy,
+        loss: LossConfig,
+        *,
+        shift_px: int,
+        feature_dropout: float,
+        seed: int,
+        freeze_statistics: bool = False,
+    ) -> None:
+        """`pictures`: (rows, 3, h, w) uint8; `target`: (rows, taxonomy.size), the picture's groups."""
+        self.module: nn.Module = seeing
+        self._seeing, self._taxonomy, self._seed = seeing, taxonomy, seed
+        self._pictures = seeing.image.tower.prepare(pictures).rows
+        self._shift_px = shift_px if self._pictures.dtype == torch.uint8 else 0
+        self._feature_dropout, self._freeze_statistics = feature_dropout, freeze_statistics
+        self._truth = torch.from_numpy(target)
+        self._loss = HeadLoss(loss, target, taxonomy)
+        self.weights: npt.NDArray[np.float64] | None = row_weights(target, loss.resampling)
+        self._texts: Prepared | None = None
+        if seeing.joint is not None:
+            self._texts = seeing.joint.text.prepare(texts)
+            self._has_text = torch.from_numpy(seeing.joint.text.has_text(self._texts))
+            self._mentions = torch.from_numpy(Mentions(taxonomy).find(texts))
+
+    def __len__(self) -> int:
+        return len(self._truth)
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """The joint half is new where the tower is pretrained: it learns as fast as the hashed text half."""
+        joint = list(self._seeing.joint.parameters()) if self._seeing.joint is not None else []
+        ours = {id(parameter) for parameter in joint}
+        rest = [p for p in self._seeing.parameters() if id(p) not in ours and p.requires_grad]
+        groups: list[dict[str, Any]] = [{"params": rest, "lr": learning_rate}]
+        if joint:
+            groups.append({"params": [p for p in joint if p.requires_grad], "lr": 2 * learning_rate})
+        return groups
+
+    def loss(self, model: nn.Module, step: Step) -> Tensor:
+        if self._freeze_statistics:
+            freeze_statistics(self._seeing)
+        device = next(self._seeing.parameters()).device
+        pictures = self._pictures[torch.from_numpy(step.rows)]
+        if self._shift_px:
+            pictures = augment(pictures, step.rows, (self._seed, step.epoch), self._shift_px)
+        texts = mentions = has_text = None
+        if self._texts is not None:
+            texts = self._texts.take(step.rows).noised(self._feature_dropout, step.rng)
+            mentions, has_text = self._mentions[step.rows], self._has_text[step.rows].to(device)
+        truth = self._truth[step.rows].to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device)):
+            image, joint = model(pictures.to(device), texts, mentions, has_text)
+        loss = self._loss(image, truth)
+        return loss if joint is None else loss + self._loss(joint, truth)
+
+
+def augment(pictures: Tensor, rows: npt.NDArray[np.int64], seed: tuple[int, int], shift_px: int) -> Tensor:
+    """Each picture flipped with probability 1/2 and shifted by up to `shift_px` with white behind; uint8.
+
+    Drawn from (seed, epoch, row), whatever the order of the rows. Colours stay: colour is a label.
+    """
+    height, width = pictures.shape[2:]
+    padded = nn.functional.pad(pictures, (shift_px,) * 4, value=WHITE)
+    moved = []
+    for one, row in zip(padded, rows, strict=True):
+        flip, y, x = np.random.default_rng((*seed, int(row))).integers(
+            0, [2, 2 * shift_px + 1, 2 * shift_px + 1]
+        )
+        cut = one[:, y : y + height, x : x + width]
+        moved.append(cut.flip(2) if flip else cut)
+    return torch.stack(moved)
+
+
+def freeze_statistics(module: nn.Module) -> None:
+    """Batch normalisation uses what it has: over several processes each would measure its own."""
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.eval()
+
+
+#: Enough pictures for the statistics of normalisation: more change no digit that matters.
+STATISTICS_ROWS = 2048
+
+
+def refresh_statistics(half: ImageHalf, pictures: Tensor, batch_rows: int, seed: int) -> None:
+    """Measure the batch normalisations' means and variances anew over some pictures.
+
+    Averaged weights never saw the statistics that were averaged with them, and a short training hardly
+    moves those of ImageNet.
+    """
+    norms = [module for module in half.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not norms or not any(p.requires_grad for p in half.tower.parameters()):
+        return
+    device = next(half.parameters()).device
+    momenta = [norm.momentum for norm in norms]
+    half.train()
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain average over all batches
+    some = pictures[
+        torch.randperm(len(pictures), generator=torch.Generator().manual_seed(seed))[:STATISTICS_ROWS]
+    ]
+    with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device)):
+        for part in torch.split(some, batch_rows):
+            half(part.to(device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    half.eval()

@@ -1,0 +1,415 @@
+"""The recipe: labelled rows are cut, both halves trained, fused, and thresholds set."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import random
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor
+
+from tagstream.core.ports import MicroBatch
+from tagstream.core.taxonomy import Taxonomy
+from tagstream.dataset.fields import changed_harmlessly, spread_over_fields
+from tagstream.dataset.rows import Row
+from tagstream.dataset.shorten import short_titles
+from tagstream.dataset.split import (
+    EvaluationSpec,
+    Fold,
+    Part,
+    class_lists,
+    near_duplicate_groups,
+    normalised_title,
+    part_of,
+    permitted,
+)
+from tagstream.dataset.swapped import swapped
+from tagstream.dataset.tags import build_taxonomy, columns_of, learnable, subset
+from tagstream.dataset.targets import targets
+from tagstream.model.fusion import Fusion
+from tagstream.model.members import ImageHalf, JointConfig, JointHalf, Seeing, TextHalf
+from tagstream.model.pictures import Frame, decode_all
+from tagstream.model.tagger import Members
+from tagstream.model.towers import ImageTowerConfig, TextTowerConfig
+from tagstream.model.towers.hashed import HashedNgramBag
+from tagstream.model.towers.pictures import EfficientNet
+from tagstream.text.masking import LabelWords, label_words
+from tagstream.training.fusion import fit_fusion
+from tagstream.training.loop import Hooks, Optimisation, Share, fit
+from tagstream.training.losses import LossConfig
+from tagstream.training.objectives import SeeingMember, TextMember, refresh_statistics
+from tagstream.training.pretraining import pretrain
+from tagstream.training.thresholds import Thresholds, with_thresholds
+
+log = logging.getLogger("tagstream.train")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class TextTraining(_Strict):
+    """The text half.
+
+    `feature_dropout`: the share of a text's pieces that is left out, anew in every step; `decay`: the plain
+    L2 term; `masked_share`: of the rows that come again without the words that name labels; `swapped_share`:
+    of the Chinese rows that come again with one value's name exchanged for another's.
+    """
+
+    tower: TextTowerConfig = Field(default_factory=HashedNgramBag)
+    optimisation: Optimisation = Optimisation(epochs=20, batch_rows=256, learning_rate=0.02)
+    loss: LossConfig = LossConfig()
+    feature_dropout: float = Field(default=0.4, ge=0, lt=1)
+    decay: float = Field(default=1e-5, ge=0)
+    masked_share: float = Field(default=0.3, ge=0, le=1)
+    short_titles_per_row: int = Field(default=2, ge=0)
+    swapped_share: float = Field(default=0.3, ge=0, le=1)
+
+
+class ImageTraining(_Strict):
+    """The picture half, and with it the joint half."""
+
+    tower: ImageTowerConfig = Field(default_factory=EfficientNet)
+    frame: Frame = Frame(112, 144)
+    optimisation: Optimisation = Optimisation(
+        epochs=8, batch_rows=64, learning_rate=1.5e-3, weight_decay=0.02, warm_up=0.2, average_decay=0.99
+    )
+    loss: LossConfig = LossConfig(label_smoothing=0.05, logit_adjustment=0.5)
+    shift_px: int = Field(default=8, ge=0)
+    feature_dropout: float = Field(default=0.4, ge=0, lt=1)
+
+
+class Recipe(_Strict):
+    """Everything that a training run chooses. A half that is None is left out: text only, image only."""
+
+    seed: int = 0
+    text: TextTraining | None = TextTraining()
+    image: ImageTraining | None = ImageTraining()
+    joint: JointConfig | None = None
+    thresholds: Thresholds = Thresholds()
+
+    @model_validator(mode="after")
+    def _has_halves(self) -> Recipe:
+        if self.text is None and self.image is None:
+            raise ValueError("a tagger needs a text half or an image half")
+        if self.joint is not None and (self.text is None or self.image is None):
+            raise ValueError("the joint half needs a text half and an image half beside it")
+        return self
+
+
+@dataclass(frozen=True)
+class Parted:
+    """Rows by part, cut by near-duplicate group."""
+
+    train: list[Row] = field(default_factory=list)
+    validation: list[Row] = field(default_factory=list)
+    test: list[Row] = field(default_factory=list)
+
+    def all_but_test(self) -> Parted:
+        """Validation rows to learn from too."""
+        return Parted([*self.train, *self.validation], [], self.test)
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What a model learns from. `extra`: permitted titles without pictures; `zh`: copy without pictures."""
+
+    products: Parted
+    zh: Parted
+    extra: list[Row]
+    left_out: int
+    not_learned: tuple[str, ...]
+    spec: EvaluationSpec
+    taxonomy: Taxonomy
+
+    @property
+    def with_pictures(self) -> list[Row]:
+        return [row for row in (*self.products.train, *self.extra) if row.image]
+
+    @property
+    def titles_trained_on(self) -> list[Row]:
+        return [*self.products.train, *self.extra, *self.zh.train]
+
+    def dataset_id(self) -> str:
+        """Sixteen hex digits over ids, titles and labels of all rows of the training part."""
+        digest = hashlib.sha256()
+        for row in self.titles_trained_on:
+            digest.update(repr((row.product_id, row.text.title, sorted(row.labels.items()))).encode())
+        return digest.hexdigest()[:16]
+
+
+def cut(rows: Sequence[Row], seed: int, fold: Fold | None = None) -> Parted:
+    """Train, validation and test, no near-duplicate group in two of them."""
+    names = near_duplicate_groups(
+        [row.text.title or row.text.description or "" for row in rows],
+        [row.picture_hash for row in rows],
+        [row.product_id for row in rows],
+    )
+    parts: dict[Part, list[Row]] = {"train": [], "validation": [], "test": []}
+    for row, name in zip(rows, names, strict=True):
+        parts[part_of(name, seed, fold)].append(row)
+    return Parted(parts["train"], parts["validation"], parts["test"])
+
+
+def training_set(
+    products: Sequence[Row],
+    extra: Sequence[Row],
+    zh: Sequence[Row],
+    seed: int,
+    taxonomy: Taxonomy | None = None,
+    fold: Fold | None = None,
+) -> TrainingSet:
+    """Cut, leave out what must not be seen, and list the classes.
+
+    `taxonomy`: what the labels were read through; of it, what these rows can teach is learned. Without one,
+    every column of labels is a group, with the values that have enough rows.
+
+    Raises:
+        ValueError: a part is empty, or no group has two values with enough rows: there are too few rows.
+    """
+    parted, parted_zh = cut(products, seed, fold), cut(zh, seed, fold)
+    if not (parted.train and parted.validation and parted.test):
+        raise ValueError(f"{len(products)} products are too few to be cut into training, validation and test")
+    held = [*parted.validation, *parted.test]
+    allowed = permitted(
+        [row.product_id for row in extra],
+        [row.text.title for row in extra],
+        [row.product_id for row in held],
+        [row.text.title for row in held],
+    )
+    known = {row.product_id for row in parted.train}
+    kept = [row for row, may in zip(extra, allowed, strict=True) if may and row.product_id not in known]
+    labels = [row.labels for row in (*parted.train, *kept, *parted_zh.train)]
+    if taxonomy is not None:
+        learned, not_learned = learnable(taxonomy, labels)
+    else:
+        classes = {group: values for group, values in class_lists(labels).items() if len(values) > 1}
+        if not classes:
+            raise ValueError("no group has two values with enough labelled rows: there is nothing to learn")
+        learned, not_learned = build_taxonomy(classes, labels), []
+    return TrainingSet(
+        products=parted,
+        zh=parted_zh,
+        extra=kept,
+        left_out=allowed.count(False),
+        not_learned=tuple(not_learned),
+        spec=EvaluationSpec(
+            test_ids=tuple(row.product_id for row in parted.test),
+            validation_ids=tuple(row.product_id for row in parted.validation),
+            classes=class_lists(row.labels for row in parted.train),
+            seed=seed,
+            mask_hash=label_words([learned], [row.labels for row in products]).content_hash(),
+        ),
+        taxonomy=learned,
+    )
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model's parts before they become a version; `taxonomy` has its thresholds. `is_retaught`: the text
+    half has learned the validation rows too."""
+
+    recipe: Recipe
+    taxonomy: Taxonomy
+    image_groups: tuple[str, ...]
+    members: Members
+    fusion: Fusion
+    is_retaught: bool = False
+
+
+def train_seeing(
+    data: TrainingSet,
+    recipe: Recipe,
+    *,
+    share: Share | None = None,
+    hooks: Hooks | None = None,
+    device: torch.device | None = None,
+    freeze_statistics: bool | None = None,
+) -> Seeing:
+    """The picture half over the groups that products with pictures have (`image_groups`), and the joint half.
+
+    `freeze_statistics`: of batch normalisation; by default where several processes train.
+
+    Raises:
+        ValueError: there is no product with a picture that decodes.
+        TrainingDiverged: the loss is not a number any more.
+    """
+    how = recipe.image
+    assert how is not None
+    pictures, rows = pictures_of(data.with_pictures, how.frame)
+    if not rows:
+        raise ValueError("no training product has a picture that decodes: leave the image half out")
+    if broken := len(data.with_pictures) - len(rows):
+        log.warning(
+            "%d of %d training pictures are missing or do not decode: they teach nothing",
+            broken,
+            len(data.with_pictures),
+        )
+    own, texts = subset(data.taxonomy, image_groups(data)), [row.text for row in rows]
+    torch.manual_seed(recipe.seed)
+    tower = how.tower.build()
+    tower.load_pretrained()
+    joint = None
+    if recipe.joint is not None:
+        text = recipe.joint.text.build()
+        text.learn(texts, recipe.seed)
+        pretrain(text, texts, recipe.seed)
+        joint = JointHalf(recipe.joint, text, tower, own.size)
+    seeing = Seeing(ImageHalf(tower, own.size), joint)
+    seeing = seeing.to(device).to(memory_format=torch.channels_last)
+    member = SeeingMember(
+        seeing,
+        pictures,
+        texts,
+        targets([row.labels for row in rows], own),
+        own,
+        how.loss,
+        shift_px=how.shift_px,
+        feature_dropout=how.feature_dropout,
+        seed=recipe.seed,
+        freeze_statistics=share is not None and share.world > 1
+        if freeze_statistics is None
+        else freeze_statistics,
+    )
+    trained = fit(member, how.optimisation, recipe.seed, share=share, hooks=hooks)
+    assert isinstance(trained, Seeing)
+    refresh_statistics(trained.image, pictures, how.optimisation.batch_rows, recipe.seed)
+    return trained.eval()
+
+
+def image_groups(data: TrainingSet) -> tuple[str, ...]:
+    known = {group for row in data.with_pictures for group in row.labels}
+    return tuple(group.name for group in data.taxonomy.groups if group.name in known)
+
+
+def pictures_a_value(data: TrainingSet) -> npt.NDArray[np.float32]:
+    """(taxonomy.size,) how many products with a picture have each value."""
+    target = targets([row.labels for row in data.with_pictures], data.taxonomy)
+    return np.asarray(np.nan_to_num(target).sum(axis=0), np.float32)
+
+
+def train_text(
+    data: TrainingSet, recipe: Recipe, *, hooks: Hooks | None = None, device: torch.device | None = None
+) -> TextHalf:
+    """The text half: permitted titles, variants of some, the Chinese copy and short titles made of it.
+
+    Raises:
+        ValueError: the tower's pretrained encoder cannot be loaded.
+        TrainingDiverged: the loss is not a number any more.
+    """
+    how = recipe.text
+    assert how is not None
+    english = spread_over_fields([*data.products.train, *data.extra], recipe.seed)
+    short = short_titles(data.zh.train, how.short_titles_per_row, recipe.seed)
+    rows = [
+        *english,
+        *masked_rows(english, data.taxonomy, how.masked_share, recipe.seed),
+        *changed_harmlessly([*data.products.train, *data.extra, *short], recipe.seed),
+        *data.zh.train,
+        *short,
+        *swapped([*data.zh.train, *short], how.swapped_share, recipe.seed),
+    ]
+    texts, target = (
+        [row.text for row in rows],
+        targets([row.labels for row in rows], data.taxonomy, [row.unsaid for row in rows]),
+    )
+    torch.manual_seed(recipe.seed)
+    tower = how.tower.build()
+    tower.learn(texts, recipe.seed)
+    tower.to(device)
+    pretrain(tower, [row.text for row in data.titles_trained_on], recipe.seed)
+    half = TextHalf(tower, data.taxonomy.size).to(device)
+    member = TextMember(
+        half, texts, target, data.taxonomy, how.loss, feature_dropout=how.feature_dropout, decay=how.decay
+    )
+    trained = fit(member, how.optimisation, recipe.seed, hooks=hooks)
+    assert isinstance(trained, TextHalf)
+    return trained.eval()
+
+
+def retaught(
+    trained: Trained,
+    data: TrainingSet,
+    *,
+    hooks: Callable[[Optimisation], Hooks] | None = None,
+    device: torch.device | None = None,
+) -> Trained:
+    """With a text half that has learned from the validation rows too.
+
+    They had to be unseen while fusion and thresholds were fitted on them. The picture half stays: it would
+    take as long again. A text half that stops early stays too: it is the validation rows that stop it.
+    """
+    how = trained.recipe.text
+    if how is None or how.optimisation.patience:
+        return trained
+    more = replace(data, products=data.products.all_but_test(), zh=data.zh.all_but_test())
+    text = train_text(more, trained.recipe, hooks=hooks(how.optimisation) if hooks else None, device=device)
+    return replace(trained, members=trained.members.with_text(text.cpu()), is_retaught=True)
+
+
+def masked_rows(rows: Sequence[Row], taxonomy: Taxonomy, share: float, seed: int) -> list[Row]:
+    """A share of the rows without the words that name labels: what is left is what a text may know then."""
+    rng = random.Random(f"masked {seed}")
+    words = LabelWords(value.value for group in taxonomy.groups for value in group.values)
+    masked = (replace(row, text=words.hide(row.text)) for row in rows if rng.random() < share)
+    return [row for row in masked if row.text.title]
+
+
+def join(
+    data: TrainingSet,
+    recipe: Recipe,
+    text: TextHalf | None,
+    seeing: Seeing | None,
+    taught: npt.NDArray[np.float32] | None = None,
+) -> Trained:
+    """Fit fusion and thresholds on the validation rows, which no member has seen. `taught`: how many pictures
+    have taught each value, where that was not `data`."""
+    groups = image_groups(data) if seeing is not None else ()
+    members = Members(
+        data.taxonomy,
+        text,
+        seeing,
+        columns_of(data.taxonomy, groups),
+        recipe.image.frame if recipe.image is not None else None,
+    )
+    plain = [*data.products.validation, *data.zh.validation]
+    plain += short_titles(data.zh.validation, 1, recipe.seed + 1)
+    rows = [*plain, *masked_rows(data.products.validation, data.taxonomy, 1.0, recipe.seed)]
+    said = members.opinions(MicroBatch([row.text for row in rows], [row.encoded for row in rows]))[0]
+    target = targets([row.labels for row in rows], data.taxonomy, [row.unsaid for row in rows])
+    fusion = fit_fusion(
+        data.taxonomy,
+        said,
+        target,
+        members.names,
+        groups,
+        training_target=targets([row.labels for row in data.titles_trained_on], data.taxonomy),
+        taught=pictures_a_value(data) if taught is None else taught,
+    )
+    with torch.inference_mode():
+        scores = fusion(said.take(torch.arange(len(plain)))).numpy()
+    taxonomy = with_thresholds(data.taxonomy, scores, target[: len(plain)], recipe.thresholds)
+    return Trained(recipe, taxonomy, groups, members, fusion)
+
+
+def pictures_of(rows: Sequence[Row], frame: Frame) -> tuple[Tensor, list[Row]]:
+    """(rows with a picture, 3, height, width) uint8 and those rows."""
+    pictures, uses = decode_all([row.encoded for row in rows], frame)
+    return pictures, [row for row, use in zip(rows, uses, strict=True) if use == "used"]
+
+
+def title_hashes(rows: Iterable[Row]) -> npt.NDArray[np.uint32]:
+    """Sorted 4-byte hashes of the normalised titles: tells later whether a row was trained on."""
+    titles = {normalised_title(row.text.title) for row in rows}
+    return np.asarray(sorted({title_hash(title) for title in titles}), np.uint32)
+
+
+def title_hash(normalised: str) -> int:
+    digest = hashlib.blake2b(normalised.encode(errors="replace"), digest_size=4).digest()
+    return int.from_bytes(digest, "big")

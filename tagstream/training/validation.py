@@ -1,0 +1,64 @@
+"""How well a half does alone on the validation part while it trains."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tagstream.core.taxonomy import Taxonomy
+from tagstream.dataset.rows import Row
+from tagstream.dataset.tags import subset
+from tagstream.evaluation.figures import report
+from tagstream.model.fusion import log_probabilities
+from tagstream.model.members import Seeing, TextHalf
+from tagstream.text.mentions import Mentions
+from tagstream.training.recipe import Recipe, TrainingSet, image_groups, pictures_of
+
+
+class Validation:
+    """Mean macro-F1 over the groups that a half knows; higher is better."""
+
+    def __init__(self, data: TrainingSet, recipe: Recipe) -> None:
+        self._data, self._recipe = data, recipe
+
+    def text(self, half: TextHalf) -> float:
+        """Of the titles of validation products and of the validation copy in Chinese."""
+        rows = [row for row in (*self._data.products.validation, *self._data.zh.validation) if row.text.title]
+        texts, taxonomy = [row.text for row in rows], self._data.taxonomy
+        half.eval()
+        with torch.inference_mode():
+            mentions = torch.from_numpy(Mentions(taxonomy).find(texts))
+            return self._macro_f1(half(half.tower.prepare(texts), mentions), rows, taxonomy)
+
+    def pictures(self, seeing: Seeing) -> float:
+        """Of the pictures of validation products that decode."""
+        pictures, rows = self._pictures
+        device = next(seeing.parameters()).device
+        batch_rows = self._recipe.image.optimisation.batch_rows if self._recipe.image else len(rows)
+        seeing.eval()
+        with torch.inference_mode():
+            said = [
+                seeing.image(seeing.image.tower.prepare(some).rows.to(device)).float().cpu()
+                for some in torch.split(pictures, batch_rows)
+            ]
+        return self._macro_f1(torch.cat(said), rows, subset(self._data.taxonomy, image_groups(self._data)))
+
+    @cached_property
+    def _pictures(self) -> tuple[Tensor, list[Row]]:
+        assert self._recipe.image is not None
+        pictures, rows = pictures_of(self._data.products.validation, self._recipe.image.frame)
+        if not rows:
+            raise ValueError("patience: no validation product has a picture that decodes")
+        return pictures, rows
+
+    def _macro_f1(self, logits: Tensor, rows: Sequence[Row], taxonomy: Taxonomy) -> float:
+        scores = log_probabilities(logits.float().cpu(), taxonomy).exp().numpy()
+        groups: dict[str, dict[str, Any]] = report(scores, rows, taxonomy, self._data.spec.classes)["groups"]
+        if not groups:
+            raise ValueError("patience: no validation row has a label of the taxonomy")
+        return float(np.mean([figures["macro_f1"] for figures in groups.values()]))
