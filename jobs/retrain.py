@@ -5,12 +5,12 @@
     python jobs/retrain.py --data DIR --out DIR --keep-pictures-of VERSION_FOLDER      # texts alone: minutes
     ray job submit --working-dir . -- python jobs/retrain.py --data DIR --out DIR --publish s3://…/registry
 
-Starts a local Ray where there is no cluster. The picture half trains on all workers (DDP), the rest on
+Starts a local Ray where there is no cluster. The image member trains on all workers (DDP), the rest on
 the first. With more than one node, every DIR must be visible on each. About 16 minutes on 2 idle cores for
 4,300 pictures and 33,000 further titles.
 
 A run with a name goes on where it was killed, when it is started again with the same settings: on a CPU it
-ends with the bytes of an unbroken run. A half that the data cannot teach is left out, and the run says so.
+ends with the bytes of an unbroken run. A member that the data cannot teach is left out, and the run says so.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from tagstream.training.checkpoints import Checkpoints
 from tagstream.training.kept import kept_pictures
 from tagstream.training.loop import Hooks, Optimisation, Share, TrainingDiverged
 from tagstream.training.mlflow_run import MlflowRun
-from tagstream.training.recipe import Recipe, TrainingSet, join, retaught, train_seeing, train_text
+from tagstream.training.recipe import Recipe, TrainingSet, join, retaught, train_image, train_text
 from tagstream.training.release import release, write_training_report
 from tagstream.training.sources import Sources
 from tagstream.training.validation import Validation
@@ -56,7 +56,7 @@ Say = Callable[[str], None]
 class Options:
     """What a training run needs to know, as plain values that travel to the workers.
 
-    `keep_pictures_of`: the folder of a model version whose picture half is not learned anew. `report`: a
+    `keep_pictures_of`: the folder of a model version whose image member is not learned anew. `report`: a
     folder for the training report. `run_folder`: where the checkpoints of a named run lie.
     `gpu_memory_gib`: the recipe's picture batch is made smaller until a step takes no more of a GPU.
     """
@@ -103,17 +103,20 @@ def train(config: dict[str, Any]) -> str | None:
         say(f"pictures: {rows} rows a step")
     curves: list[dict[str, Any]] = []
     hooks = _hooks(options, recipe, data, share, device, say, curves)
-    seeing = kept.seeing if kept else None
+    image_members = kept.image_members if kept else None
     if kept is None and recipe.image is not None:
         how = recipe.image.optimisation
-        seeing = train_seeing(data, recipe, share=share, hooks=hooks("pictures", how), device=device).cpu()
+        image_members = train_image(data, recipe, share=share, hooks=hooks("image", how), device=device).cpu()
     if share.rank != 0:
         return None
     text = None
     if recipe.text is not None:
         text = train_text(data, recipe, hooks=hooks("text", recipe.text.optimisation), device=device).cpu()
-    say("members ready: " + " and ".join(name for name, half in (("text", text), ("image", seeing)) if half))
-    trained = join(data, recipe, text, seeing, kept.taught if kept else None)
+    say(
+        "members ready: "
+        + " and ".join(name for name, member in (("text", text), ("image", image_members)) if member)
+    )
+    trained = join(data, recipe, text, image_members, kept.taught if kept else None)
     trained = retaught(trained, data, hooks=partial(hooks, "text_again"), device=device)
     now = datetime.now(UTC).replace(microsecond=0)
     folder, metrics = release(
@@ -151,7 +154,7 @@ def described(data: TrainingSet) -> Iterator[str]:
 
 
 def suited(recipe: Recipe, data: TrainingSet) -> tuple[Recipe, list[str]]:
-    """The recipe without the halves that the data cannot teach, and a sentence on each of them.
+    """The recipe without the members that the data cannot teach, and a sentence on each of them.
 
     Raises:
         ValueError: there is nothing to train.
@@ -159,12 +162,12 @@ def suited(recipe: Recipe, data: TrainingSet) -> tuple[Recipe, list[str]]:
     parts, said = recipe.model_dump(), []
     if recipe.image is not None and not any(row.image and row.image.is_file() for row in data.with_pictures):
         parts |= {"image": None, "joint": None}
-        said.append("no training row has a picture: the image half is left out")
+        said.append("no training row has a picture: the image member is left out")
     if recipe.text is not None and not any(
         row.text.title or row.text.description for row in data.titles_trained_on
     ):
         parts |= {"text": None, "joint": None}
-        said.append("no training row has a title: the text half is left out")
+        said.append("no training row has a title: the text member is left out")
     if parts["text"] is None and parts["image"] is None:
         raise ValueError(f"there is nothing to train: {'; '.join(said)}")
     return Recipe.model_validate(parts), said
@@ -190,7 +193,7 @@ def _hooks(
     say: Say,
     curves: list[dict[str, Any]],
 ) -> Callable[[str, Optimisation], Hooks]:
-    """What each half tells and keeps. Raises ValueError if the run's name belongs to another run."""
+    """What each member tells and keeps. Raises ValueError if the run's name belongs to another run."""
     checkpoints = None
     if options.run_folder is not None:
         checkpoints = Checkpoints(Path(options.run_folder), options.checkpoint_steps, share.rank == 0)
@@ -208,31 +211,31 @@ def _hooks(
         )
     validation = Validation(data, recipe)
 
-    def hooks(half: str, how: Optimisation) -> Hooks:
-        together = half == "pictures"
-        validate = partial(getattr(validation, half)) if how.patience else None
-        on_epoch = _Teller(half, how.epochs, validate, share, together, say, curves)
+    def hooks(member: str, how: Optimisation) -> Hooks:
+        together = member == "image"
+        validate = partial(getattr(validation, member)) if how.patience else None
+        on_epoch = _Teller(member, how.epochs, validate, share, together, say, curves)
         if checkpoints is None:
             return Hooks(on_epoch=on_epoch)
-        found = checkpoints.hooks(half, on_epoch)
+        found = checkpoints.hooks(member, on_epoch)
         if found.saved is not None:
-            say(f"{half}: goes on after step {found.saved['progress']['step']}")
+            say(f"{member}: goes on after step {found.saved['progress']['step']}")
             for epoch, (loss, figure) in enumerate(found.saved["progress"]["epochs"], 1):
-                curves.append(_point(half, epoch, loss, figure))
+                curves.append(_point(member, epoch, loss, figure))
         return found
 
     return hooks
 
 
 class _Teller:
-    """Says after each epoch how a half gets on, and what it reaches on the validation part.
+    """Says after each epoch how a member gets on, and what it reaches on the validation part.
 
-    `together`: all workers train this half. The first one's figure is everybody's, so that all stop at once.
+    `together`: all workers train this member. They share the first one's figure, so that all stop at once.
     """
 
     def __init__(
         self,
-        half: str,
+        member: str,
         epochs: int,
         validate: Callable[[Any], float] | None,
         share: Share,
@@ -240,7 +243,7 @@ class _Teller:
         say: Say,
         curves: list[dict[str, Any]],
     ) -> None:
-        self._half, self._epochs, self._validate, self._say = half, epochs, validate, say
+        self._member, self._epochs, self._validate, self._say = member, epochs, validate, say
         self._curves = curves
         self._share, self._together = share, together
         self._started, self._epochs_here = time.monotonic(), 0
@@ -249,7 +252,7 @@ class _Teller:
         self._epochs_here += 1
         left = self._epochs - epoch - 1
         left_s = (time.monotonic() - self._started) / self._epochs_here * left
-        said, metrics = "", {f"{self._half}_epoch": epoch, f"{self._half}_loss": loss}
+        said, metrics = "", {f"{self._member}_epoch": epoch, f"{self._member}_loss": loss}
         figure = None
         if self._validate is not None:
             figure = self._validate(module) if self._share.rank == 0 else None
@@ -257,27 +260,27 @@ class _Teller:
                 figure = broadcast_from_rank_zero(figure)
             assert figure is not None
             said = f", validation macro-F1 {figure:.4f}"
-            metrics[f"{self._half}_macro_f1"] = figure
-        self._curves.append(_point(self._half, epoch + 1, loss, figure))
+            metrics[f"{self._member}_macro_f1"] = figure
+        self._curves.append(_point(self._member, epoch + 1, loss, figure))
         self._say(
-            f"{self._half}: epoch {epoch + 1}/{self._epochs}, loss {loss:.3f}{said}, "
+            f"{self._member}: epoch {epoch + 1}/{self._epochs}, loss {loss:.3f}{said}, "
             f"about {left_s:.0f} s to go"
         )
-        # A report waits for all workers, and only the first one trains the text half.
+        # A report waits for all workers, and only the first one trains the text member.
         if self._together or self._share.world == 1:
             ray.train.report(metrics)
         return figure
 
 
-def _point(half: str, epoch: int, loss: float, figure: float | None) -> dict[str, Any]:
+def _point(member: str, epoch: int, loss: float, figure: float | None) -> dict[str, Any]:
     """Of a learning curve, as the report draws it."""
-    point = {"part": half, "epoch": epoch, "loss": loss}
+    point = {"part": member, "epoch": epoch, "loss": loss}
     return point if figure is None else {**point, "macro_f1": figure}
 
 
 def _wrapped(model: nn.Module) -> nn.Module:
     """DDP where there are several workers. It looks for unused parameters, because some towers have parts
-    that the joint half does not use, and because its buckets then stay as they are: a sum over workers has
+    that the joint member does not use, and because its buckets then stay as they are: a sum over workers has
     the same order of terms after a resumption."""
     wrapped: nn.Module = ray.train.torch.prepare_model(
         model, parallel_strategy_kwargs={"find_unused_parameters": True}
@@ -325,10 +328,10 @@ def main(
         Path | None, typer.Option(help="the model's parts and their training, .json; see jobs/recipes/")
     ] = None,
     keep_pictures_of: Annotated[
-        Path | None, typer.Option(help="folder of a model version whose picture half is not learned anew")
+        Path | None, typer.Option(help="folder of a model version whose image member is not learned anew")
     ] = None,
     seed: Annotated[int | None, typer.Option(help="of the split and of the training")] = None,
-    epochs: Annotated[int | None, typer.Option(help="of the picture half")] = None,
+    epochs: Annotated[int | None, typer.Option(help="of the image member")] = None,
     workers: Annotated[int, typer.Option(help="Ray Train workers")] = 1,
     use_gpu: Annotated[bool, typer.Option(help="one GPU a worker")] = False,
     fit_batch_to_gpu_memory: Annotated[
@@ -406,7 +409,7 @@ def chosen(file: Path | None, seed: int | None, epochs: int | None) -> Recipe:
 
 
 def with_image(recipe: Recipe, **changes: int) -> Recipe:
-    """The recipe with another optimisation of the picture half, if it has one."""
+    """The recipe with another optimisation of the image member, if it has one."""
     if recipe.image is None:
         return recipe
     how = recipe.image.optimisation.model_copy(update=changes)

@@ -1,4 +1,4 @@
-"""Search the text half's hyper-parameters and write the best recipe for jobs/retrain.py.
+"""Search the text member's hyper-parameters and write the best recipe for jobs/retrain.py.
 
     python jobs/search.py --data DIR --out best.json [--trials 12] [--recipe FILE]
     python jobs/retrain.py --data DIR --out DIR --recipe best.json
@@ -23,7 +23,7 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from jobs.retrain import chosen
 from tagstream.core.errors import TagstreamError
-from tagstream.model.members import TextHalf
+from tagstream.model.members import TextMember
 from tagstream.training.loop import Hooks
 from tagstream.training.recipe import Recipe, TrainingSet, train_text
 from tagstream.training.sources import Sources
@@ -40,12 +40,12 @@ SPACE = {
 
 
 def trial(config: dict[str, float], data: TrainingSet, recipe: Recipe) -> None:
-    """Train the text half once and report its macro-F1 after each epoch."""
+    """Train the text member once and report its macro-F1 after each epoch."""
     torch.set_num_threads(1)
     validation = Validation(data, recipe)
 
-    def on_epoch(epoch: int, loss: float, half: TextHalf) -> float:
-        figure = validation.text(half)
+    def on_epoch(epoch: int, loss: float, member: TextMember) -> float:
+        figure = validation.text(member)
         tune.report({"macro_f1": figure, "loss": loss})
         return figure
 
@@ -53,18 +53,18 @@ def trial(config: dict[str, float], data: TrainingSet, recipe: Recipe) -> None:
 
 
 def with_text(recipe: Recipe, found: Mapping[str, float]) -> Recipe:
-    """The recipe with a point of `SPACE` in its text half.
+    """The recipe with a point of `SPACE` in its text member.
 
     Raises:
-        ValueError: the recipe has no text half.
+        ValueError: the recipe has no text member.
     """
     if recipe.text is None:
-        raise ValueError("the recipe has no text half to search")
-    half = recipe.text
-    changed = half.model_copy(
+        raise ValueError("the recipe has no text member to search")
+    member = recipe.text
+    changed = member.model_copy(
         update={
-            "optimisation": half.optimisation.model_copy(update={"learning_rate": found["learning_rate"]}),
-            "loss": half.loss.model_copy(update={"logit_adjustment": found["logit_adjustment"]}),
+            "optimisation": member.optimisation.model_copy(update={"learning_rate": found["learning_rate"]}),
+            "loss": member.loss.model_copy(update={"logit_adjustment": found["logit_adjustment"]}),
             "feature_dropout": found["feature_dropout"],
             "decay": found["decay"],
         }
@@ -76,10 +76,10 @@ def search(data: TrainingSet, recipe: Recipe, trials: int) -> tuple[Recipe, str]
     """The best recipe and a table of all trials, on the Ray that is connected.
 
     Raises:
-        ValueError: the recipe has no text half, or no trial came to an end.
+        ValueError: the recipe has no text member, or no trial came to an end.
     """
     if recipe.text is None:
-        raise ValueError("the recipe has no text half to search")
+        raise ValueError("the recipe has no text member to search")
     epochs = recipe.text.optimisation.epochs
     with tempfile.TemporaryDirectory(prefix="tagstream-search-") as storage:
         results = tune.Tuner(
@@ -127,7 +127,7 @@ def main(
     trials: Annotated[int, typer.Option(min=1)] = 12,
     limit: Annotated[int | None, typer.Option(help="read only so many rows of each file")] = None,
 ) -> None:
-    """Search the text half's hyper-parameters and write the best recipe."""
+    """Search the text member's hyper-parameters and write the best recipe."""
     try:
         start = chosen(recipe, seed, None)
         sources = Sources(

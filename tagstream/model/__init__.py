@@ -1,1 +1,1 @@
-"""The fused text/image tagger: features, halves, fusion, training, evaluation, the model-version format."""
+"""The fused text/image tagger: features, members, fusion, training, evaluation, the model-version format."""

@@ -4,7 +4,7 @@
     free tags             p = sigmoid(sum over members of w * logit + b), each tag
 
 with one (w, b) for each setting: both modalities, text alone, picture alone; the first two again for texts
-that name none of the group's values, and for texts that name no value at all, in which a text half is as
+that name none of the group's values, and for texts that name no value at all, in which a text member is as
 sure as ever and right less often. The weights are fitted on rows that no member was trained on, by
 likelihood, and pulled towards the text as it is (towards the picture where there is no text): a picture has
 to earn its weight.
@@ -34,7 +34,7 @@ BOTH, TEXT_ALONE, IMAGE_ALONE, BOTH_UNNAMED, TEXT_UNNAMED, BOTH_SILENT, TEXT_SIL
 _ALL, _TEXT, _IMAGE = [1.0, 1.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]
 USED = torch.tensor([_ALL, _TEXT, _IMAGE, _ALL, _TEXT, _ALL, _TEXT])
 START = torch.tensor([_TEXT, _TEXT, _IMAGE, _TEXT, _TEXT, [0.5, 0.5, 0.0], _TEXT])
-#: A picture half that saw fewer rows of a value has no vote on it beside a text that names a value of the
+#: A image member that saw fewer rows of a value has no vote on it beside a text that names a value of the
 #: group, or that names none.
 VOTE_MIN_ROWS, VOTE_MIN_ROWS_UNNAMED = 60, 10
 

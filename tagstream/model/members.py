@@ -21,7 +21,7 @@ from tagstream.model.towers.sequence import encoder
 from tagstream.text.ngrams import HashedNgrams
 
 
-class TextHalf(nn.Module):
+class TextMember(nn.Module):
     """n texts, and (n, outputs) of which values they name → (n, outputs) logits.
 
     Texts that name no value at all have a head of their own: what little they say must not be learned at the
@@ -47,7 +47,7 @@ class TextHalf(nn.Module):
         return torch.where(silent, self.silent_heads(features), logits)
 
 
-class ImageHalf(nn.Module):
+class ImageMember(nn.Module):
     """(n, …) what the tower prepared → (n, outputs) logits."""
 
     def __init__(self, tower: ImageTower, outputs: int, dropout: float = 0.2) -> None:
@@ -88,7 +88,7 @@ class JointConfig(TowerConfig):
     modality_dropout: float = Field(default=0.15, ge=0, lt=0.5)
 
 
-class JointHalf(nn.Module):
+class JointMember(nn.Module):
     """Texts, (n, width) features of the shared picture tower, and which are there → (n, outputs) logits."""
 
     def __init__(self, config: JointConfig, text: TextTower, image: ImageTower, outputs: int) -> None:
@@ -193,10 +193,10 @@ def _dropped(has_text: Tensor, has_image: Tensor, share: float) -> tuple[Tensor,
     return has_text & ~lose_text, has_image & ~lose_image
 
 
-class Seeing(nn.Module):
-    """The picture half, and the joint half on the same features, in one forward pass."""
+class ImageMembers(nn.Module):
+    """The image member, and the joint member on the same features, in one forward pass."""
 
-    def __init__(self, image: ImageHalf, joint: JointHalf | None) -> None:
+    def __init__(self, image: ImageMember, joint: JointMember | None) -> None:
         super().__init__()
         self.image, self.joint = image, joint
 
@@ -215,8 +215,8 @@ class Seeing(nn.Module):
         return self.image.of_features(features), joint
 
 
-def features_and_parts(image: ImageHalf, joint: JointHalf, prepared: Tensor) -> tuple[Tensor, Parts]:
-    """One pass through the tower: its pooled features, and the parts that the joint half looks at."""
+def features_and_parts(image: ImageMember, joint: JointMember, prepared: Tensor) -> tuple[Tensor, Parts]:
+    """One pass through the tower: its pooled features, and the parts that the joint member looks at."""
     features = image.tower(prepared)
     if joint.config.kind == "cross-attention" and image.tower.has_parts:
         return features, image.tower.sequence(prepared)

@@ -12,7 +12,7 @@ from tagstream.core.events import ImageUse
 from tagstream.core.ports import MicroBatch
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.model.fusion import IMAGE, JOINT, MEMBERS, TEXT, Fusion, Opinions, named_groups
-from tagstream.model.members import Seeing, TextHalf
+from tagstream.model.members import ImageMembers, TextMember
 from tagstream.model.pictures import Frame, decode_all
 from tagstream.model.towers.base import Prepared
 from tagstream.text.mentions import Mentions
@@ -22,19 +22,19 @@ PICTURES_AT_ONCE = 64
 
 
 class Members:
-    """The trained halves, and what each says of a micro-batch. The same code in training and at serving."""
+    """The trained members, and what each says of a micro-batch. The same code in training and at serving."""
 
     def __init__(
         self,
         taxonomy: Taxonomy,
-        text: TextHalf | None,
-        seeing: Seeing | None,
+        text: TextMember | None,
+        image_members: ImageMembers | None,
         image_columns: npt.NDArray[np.int64],
         frame: Frame | None,
         device: torch.device | None = None,
     ) -> None:
         """`image_columns`: the taxonomy's columns that the picture's heads mean, in order."""
-        self.taxonomy, self.text, self.seeing, self.frame = taxonomy, text, seeing, frame
+        self.taxonomy, self.text, self.image_members, self.frame = taxonomy, text, image_members, frame
         self._device = device or torch.device("cpu")
         self._mentions = Mentions(taxonomy)
         self._image_columns = torch.from_numpy(image_columns)
@@ -42,8 +42,8 @@ class Members:
     @property
     def names(self) -> tuple[str, ...]:
         """Those of `fusion.MEMBERS` that were trained."""
-        joint = self.seeing is not None and self.seeing.joint is not None
-        there = (self.text is not None, self.seeing is not None, joint)
+        joint = self.image_members is not None and self.image_members.joint is not None
+        there = (self.text is not None, self.image_members is not None, joint)
         return tuple(name for name, yes in zip(MEMBERS, there, strict=True) if yes)
 
     def opinions(self, batch: MicroBatch) -> tuple[Opinions, list[ImageUse]]:
@@ -58,12 +58,12 @@ class Members:
                 has_text = self.text.tower.has_text(prepared)
                 logits[TEXT] = self.text(prepared, torch.from_numpy(mentions)).float().cpu()
             uses: list[ImageUse] = ["none" if image is None else "unusable" for image in batch.images]
-            if self.seeing is not None and self.frame is not None:
+            if self.image_members is not None and self.frame is not None:
                 pictures, uses = decode_all(batch.images, self.frame, self._device)
                 rows = np.flatnonzero([use == "used" for use in uses])
                 texts = None
-                if self.seeing.joint is not None:
-                    texts = self.seeing.joint.text.prepare([batch.texts[row] for row in rows])
+                if self.image_members.joint is not None:
+                    texts = self.image_members.joint.text.prepare([batch.texts[row] for row in rows])
                 for places in np.array_split(np.arange(len(rows)), -(-len(rows) // PICTURES_AT_ONCE) or 1):
                     if not len(places):
                         continue  # no picture at all: not every encoder takes an empty batch
@@ -88,29 +88,29 @@ class Members:
         mentions: npt.NDArray[np.float32],
         has_text: npt.NDArray[np.bool_],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        assert self.seeing is not None
-        seen = self.seeing.image.tower.prepare(pictures).rows.to(self._device)
+        assert self.image_members is not None
+        seen = self.image_members.image.tower.prepare(pictures).rows.to(self._device)
         there = torch.from_numpy(has_text).to(self._device)
-        answer: tuple[torch.Tensor, torch.Tensor | None] = self.seeing(
+        answer: tuple[torch.Tensor, torch.Tensor | None] = self.image_members(
             seen, texts, torch.from_numpy(mentions[:, self._image_columns.numpy()]), there
         )
         return answer
 
-    def with_text(self, text: TextHalf) -> Members:
-        """The same members but for the text half."""
+    def with_text(self, text: TextMember) -> Members:
+        """The same members but for the text member."""
         return Members(
-            self.taxonomy, text, self.seeing, self._image_columns.numpy(), self.frame, self._device
+            self.taxonomy, text, self.image_members, self._image_columns.numpy(), self.frame, self._device
         )
 
     def for_serving(self, device: torch.device) -> Members:
         """A copy that answers the same, faster, on this device."""
-        text, seeing = copy.deepcopy(self.text), copy.deepcopy(self.seeing)
+        text, image_members = copy.deepcopy(self.text), copy.deepcopy(self.image_members)
         if text is not None:
             text = text.eval().to(device)
-        if seeing is not None:
-            seeing = seeing.eval().to(device)
-            seeing.image.tower = seeing.image.tower.for_serving(device)
-        return Members(self.taxonomy, text, seeing, self._image_columns.numpy(), self.frame, device)
+        if image_members is not None:
+            image_members = image_members.eval().to(device)
+            image_members.image.tower = image_members.image.tower.for_serving(device)
+        return Members(self.taxonomy, text, image_members, self._image_columns.numpy(), self.frame, device)
 
 
 class FusedTagger:

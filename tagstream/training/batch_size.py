@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from tagstream.training.recipe import Parted, Recipe, TrainingSet, train_seeing
+from tagstream.training.recipe import Parted, Recipe, TrainingSet, train_image
 
 
 def largest_power_of_two(fits: Callable[[int], bool], at_most: int) -> int:
@@ -46,7 +46,7 @@ def batch_that_fits(
         some = replace(data, products=Parted(train=rows_with_pictures[:rows]), extra=[])
         once = how.optimisation.model_copy(update={"epochs": 1, "batch_rows": rows})
         try:
-            train_seeing(
+            train_image(
                 some,
                 recipe.model_copy(update={"image": how.model_copy(update={"optimisation": once})}),
                 device=device,

@@ -1,7 +1,7 @@
 """Where a training stands, on disk: a run that was killed goes on from here.
 
     settings.json   what the run was started with
-    <half>.pt       the half's last state: weights, optimiser, schedule, progress; read without pickle's code
+    <member>.pt     the member's last state: weights, optimiser, schedule, progress; read without pickle
 
 Every file is written beside its place and moved there, so that a kill leaves the old one or the new one.
 """
@@ -49,14 +49,14 @@ class Checkpoints:
             _replace(path, lambda beside: beside.write_text(text, encoding="utf-8"))
 
     def hooks(
-        self, half: str, on_epoch: Callable[[int, float, nn.Module], float | None] | None = None
+        self, member: str, on_epoch: Callable[[int, float, nn.Module], float | None] | None = None
     ) -> Hooks:
-        """What saves this half every `every_steps` and after each epoch, and goes on from its last state.
+        """What saves this member every `every_steps` and after each epoch, and goes on from its last state.
 
         Raises:
             ValueError: the state is there and cannot be read.
         """
-        path = self.folder / f"{half}.pt"
+        path = self.folder / f"{member}.pt"
 
         def save(state: dict[str, Any]) -> None:
             _replace(path, lambda beside: torch.save(state, beside))

@@ -1,7 +1,7 @@
-"""A picture half as another model version learned it, for a model whose texts alone are learned anew.
+"""A image member as another model version learned it, for a model whose texts alone are learned anew.
 
 Titles, names and corrections change by the day and are learned in minutes; pictures take most of a training
-run. Fusion and thresholds are fitted anew, on held-out rows that the kept half has not seen either.
+run. Fusion and thresholds are fitted anew, on held-out rows that the kept member has not seen either.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy.typing as npt
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.dataset.split import EvaluationSpec, normalised_title
 from tagstream.dataset.tags import columns_of, subset
-from tagstream.model.members import Seeing
+from tagstream.model.members import ImageMembers
 from tagstream.model.pictures import Frame
 from tagstream.model.version.format import read_manifest, read_stored, read_title_hashes
 from tagstream.training.recipe import Recipe, TrainingSet, image_groups, title_hash
@@ -27,32 +27,32 @@ class KeptPictures:
     pictures have taught each value of the present taxonomy."""
 
     model_version: str
-    seeing: Seeing
+    image_members: ImageMembers
     training_titles: npt.NDArray[np.uint32]
     taught: npt.NDArray[np.float32]
 
 
 def kept_pictures(folder: Path, data: TrainingSet, recipe: Recipe) -> KeptPictures:
-    """The picture half of the model version in `folder`.
+    """The image member of the model version in `folder`.
 
     Raises:
         IncompatibleModel: the folder is no model version, or a damaged one.
-        ValueError: it has no picture half or one of another kind, it knows other values, or it has learned
+        ValueError: it has no image member or one of another kind, it knows other values, or it has learned
             what is held out here, as far as its titles tell.
     """
     manifest, stored = read_manifest(folder), read_stored(folder)
     image, wanted = stored.config.image, recipe.image
-    if image is None or stored.seeing is None or wanted is None:
-        raise ValueError(f"{folder} and the recipe must both have a picture half, if its is to be kept")
+    if image is None or stored.image_members is None or wanted is None:
+        raise ValueError(f"{folder} and the recipe must both have a image member, if its is to be kept")
     if (stored.config.joint, image.tower, Frame(image.width, image.height)) != (
         recipe.joint,
         wanted.tower,
         wanted.frame,
     ):
-        raise ValueError(f"the picture half of {folder} is not of the recipe's tower, frame and joint half")
+        raise ValueError(f"the image member of {folder} is not of the recipe's tower, frame and joint member")
     if _values(stored.taxonomy, image.groups) != _values(data.taxonomy, image_groups(data)):
         raise ValueError(
-            f"the picture half of {folder} knows other groups or values than this data has: train it anew"
+            f"the image member of {folder} knows other groups or values than this data has: train it anew"
         )
     titles = read_title_hashes(folder, "training")
     spec = EvaluationSpec.model_validate_json((folder / "evaluation_spec.json").read_bytes())
@@ -64,7 +64,7 @@ def kept_pictures(folder: Path, data: TrainingSet, recipe: Recipe) -> KeptPictur
     taught = np.zeros(data.taxonomy.size, np.float32)
     columns = columns_of(stored.taxonomy, image.groups)
     taught[columns_of(data.taxonomy, image.groups)] = stored.fusion.taught.float().numpy()[columns]
-    return KeptPictures(manifest.model_version, stored.seeing.float().eval(), titles, taught)
+    return KeptPictures(manifest.model_version, stored.image_members.float().eval(), titles, taught)
 
 
 def _values(taxonomy: Taxonomy, groups: tuple[str, ...]) -> list[tuple[str, str, list[str]]]:

@@ -60,7 +60,7 @@ class Step:
     rng: np.random.Generator
 
 
-class Member(Protocol):
+class Objective(Protocol):
     """A model in training. `module` holds everything that learns."""
 
     module: nn.Module
@@ -107,7 +107,7 @@ class Hooks:
 
 
 def fit(
-    member: Member, how: Optimisation, seed: int, *, share: Share | None = None, hooks: Hooks | None = None
+    member: Objective, how: Optimisation, seed: int, *, share: Share | None = None, hooks: Hooks | None = None
 ) -> nn.Module:
     """Train `member.module` in place and return it, or the average of its weights along the way.
 
@@ -192,7 +192,7 @@ class _Run:
 
 
 def _one_step(
-    member: Member,
+    member: Objective,
     model: nn.Module,
     run: _Run,
     how: Optimisation,
@@ -227,7 +227,7 @@ def _one_step(
         _follow(run.average, run.module, min(how.average_decay, run.progress.step / (run.progress.step + 10)))
 
 
-def _order(member: Member, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+def _order(member: Objective, rng: np.random.Generator) -> npt.NDArray[np.int64]:
     if member.weights is None:
         return rng.permutation(len(member))
     return rng.choice(len(member), len(member), p=member.weights)

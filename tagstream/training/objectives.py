@@ -1,4 +1,4 @@
-"""The members in training: the text half, and the picture half with the joint half on its tower."""
+"""The members in training: the text member, and the image member with the joint member on its tower."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tagstream.core.ports import TextFields
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.dataset.targets import FloatArray
-from tagstream.model.members import ImageHalf, Seeing, TextHalf
+from tagstream.model.members import ImageMember, ImageMembers, TextMember
 from tagstream.model.pictures import WHITE
 from tagstream.model.towers.base import Prepared
 from tagstream.model.towers.pictures import native_bf16
@@ -22,12 +22,12 @@ from tagstream.training.loop import Step
 from tagstream.training.losses import HeadLoss, LossConfig, row_weights
 
 
-class TextMember:
+class TextObjective:
     """`feature_dropout`: the share of a text's pieces that is left out, anew in every step."""
 
     def __init__(
         self,
-        half: TextHalf,
+        member: TextMember,
         texts: Sequence[TextFields],
         target: FloatArray,
         taxonomy: Taxonomy,
@@ -36,9 +36,9 @@ class TextMember:
         feature_dropout: float,
         decay: float,
     ) -> None:
-        self.module: nn.Module = half
-        self._half, self._feature_dropout, self._decay = half, feature_dropout, decay
-        self._prepared: Prepared = half.tower.prepare(texts)
+        self.module: nn.Module = member
+        self._member, self._feature_dropout, self._decay = member, feature_dropout, decay
+        self._prepared: Prepared = member.tower.prepare(texts)
         self._mentions = torch.from_numpy(Mentions(taxonomy).find(texts))
         self._truth = torch.from_numpy(target)
         self._loss = HeadLoss(loss, target, taxonomy)
@@ -50,29 +50,29 @@ class TextMember:
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """The head is pre-scaled and learns a quarter as fast."""
         return [
-            *self._half.tower.parameter_groups(learning_rate),
+            *self._member.tower.parameter_groups(learning_rate),
             {
-                "params": [*self._half.heads.parameters(), *self._half.silent_heads.parameters()],
+                "params": [*self._member.heads.parameters(), *self._member.silent_heads.parameters()],
                 "lr": learning_rate / 4,
             },
-            {"params": [self._half.named], "lr": learning_rate},
+            {"params": [self._member.named], "lr": learning_rate},
         ]
 
     def loss(self, model: nn.Module, step: Step) -> Tensor:
         batch = self._prepared.take(step.rows).noised(self._feature_dropout, step.rng)
         logits = model(batch, self._mentions[step.rows])
-        heads = (self._half.heads.weight, self._half.silent_heads.weight)
-        held_small = [*self._half.tower.decayed(), *heads]
+        heads = (self._member.heads.weight, self._member.silent_heads.weight)
+        held_small = [*self._member.tower.decayed(), *heads]
         small = torch.stack([weight.square().sum() for weight in held_small]).sum()
         return self._loss(logits, self._truth[step.rows].to(logits.device)) + self._decay * small
 
 
-class SeeingMember:
+class ImageObjective:
     """Pictures with their texts. `shift_px`: how far augmentation moves a picture; 0 for frozen features."""
 
     def __init__(
         self,
-        seeing: Seeing,
+        image_members: ImageMembers,
         pictures: Tensor,
         texts: Sequence[TextFields],
         target: FloatArray,
@@ -85,28 +85,28 @@ class SeeingMember:
         freeze_statistics: bool = False,
     ) -> None:
         """`pictures`: (rows, 3, h, w) uint8; `target`: (rows, taxonomy.size), the picture's groups."""
-        self.module: nn.Module = seeing
-        self._seeing, self._taxonomy, self._seed = seeing, taxonomy, seed
-        self._pictures = seeing.image.tower.prepare(pictures).rows
+        self.module: nn.Module = image_members
+        self._image_members, self._taxonomy, self._seed = image_members, taxonomy, seed
+        self._pictures = image_members.image.tower.prepare(pictures).rows
         self._shift_px = shift_px if self._pictures.dtype == torch.uint8 else 0
         self._feature_dropout, self._freeze_statistics = feature_dropout, freeze_statistics
         self._truth = torch.from_numpy(target)
         self._loss = HeadLoss(loss, target, taxonomy)
         self.weights: npt.NDArray[np.float64] | None = row_weights(target, loss.resampling)
         self._texts: Prepared | None = None
-        if seeing.joint is not None:
-            self._texts = seeing.joint.text.prepare(texts)
-            self._has_text = torch.from_numpy(seeing.joint.text.has_text(self._texts))
+        if image_members.joint is not None:
+            self._texts = image_members.joint.text.prepare(texts)
+            self._has_text = torch.from_numpy(image_members.joint.text.has_text(self._texts))
             self._mentions = torch.from_numpy(Mentions(taxonomy).find(texts))
 
     def __len__(self) -> int:
         return len(self._truth)
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
-        """The joint half is new where the tower is pretrained: it learns as fast as the hashed text half."""
-        joint = list(self._seeing.joint.parameters()) if self._seeing.joint is not None else []
+        """The joint member is new where the tower is pretrained: it learns as fast as the text member."""
+        joint = list(self._image_members.joint.parameters()) if self._image_members.joint is not None else []
         ours = {id(parameter) for parameter in joint}
-        rest = [p for p in self._seeing.parameters() if id(p) not in ours and p.requires_grad]
+        rest = [p for p in self._image_members.parameters() if id(p) not in ours and p.requires_grad]
         groups: list[dict[str, Any]] = [{"params": rest, "lr": learning_rate}]
         if joint:
             groups.append({"params": [p for p in joint if p.requires_grad], "lr": 2 * learning_rate})
@@ -114,8 +114,8 @@ class SeeingMember:
 
     def loss(self, model: nn.Module, step: Step) -> Tensor:
         if self._freeze_statistics:
-            freeze_statistics(self._seeing)
-        device = next(self._seeing.parameters()).device
+            freeze_statistics(self._image_members)
+        device = next(self._image_members.parameters()).device
         pictures = self._pictures[torch.from_numpy(step.rows)]
         if self._shift_px:
             pictures = augment(pictures, step.rows, (self._seed, step.epoch), self._shift_px)
@@ -158,18 +158,18 @@ def freeze_statistics(module: nn.Module) -> None:
 STATISTICS_ROWS = 2048
 
 
-def refresh_statistics(half: ImageHalf, pictures: Tensor, batch_rows: int, seed: int) -> None:
+def refresh_statistics(member: ImageMember, pictures: Tensor, batch_rows: int, seed: int) -> None:
     """Measure the batch normalisations' means and variances anew over some pictures.
 
     Averaged weights never saw the statistics that were averaged with them, and a short training hardly
     moves those of ImageNet.
     """
-    norms = [module for module in half.modules() if isinstance(module, nn.BatchNorm2d)]
-    if not norms or not any(p.requires_grad for p in half.tower.parameters()):
+    norms = [module for module in member.modules() if isinstance(module, nn.BatchNorm2d)]
+    if not norms or not any(p.requires_grad for p in member.tower.parameters()):
         return
-    device = next(half.parameters()).device
+    device = next(member.parameters()).device
     momenta = [norm.momentum for norm in norms]
-    half.train()
+    member.train()
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain average over all batches
@@ -178,7 +178,7 @@ def refresh_statistics(half: ImageHalf, pictures: Tensor, batch_rows: int, seed:
     ]
     with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device)):
         for part in torch.split(some, batch_rows):
-            half(part.to(device))
+            member(part.to(device))
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
-    half.eval()
+    member.eval()

@@ -79,14 +79,14 @@ def train_open_vocabulary(
     built = tower.build()
     names = sorted(set(values))
     built.learn([*titles, *_as_texts(names)], seed)
-    member = _NameMember(OpenVocabulary(built), titles, values, names, feature_dropout)
+    member = _NameObjective(OpenVocabulary(built), titles, values, names, feature_dropout)
     trained = fit(member, how, seed)
     assert isinstance(trained, OpenVocabulary)
     return trained.eval()
 
 
-class _NameMember:
-    """A `fit.Member`: cross-entropy over the names of the known values."""
+class _NameObjective:
+    """A `fit.Objective`: cross-entropy over the names of the known values."""
 
     weights: npt.NDArray[np.float64] | None = None
 

@@ -1,4 +1,4 @@
-"""The recipe: labelled rows are cut, both halves trained, fused, and thresholds set."""
+"""The recipe: labelled rows are cut, both members trained, fused, and thresholds set."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from tagstream.dataset.swapped import swapped
 from tagstream.dataset.tags import build_taxonomy, columns_of, learnable, subset
 from tagstream.dataset.targets import targets
 from tagstream.model.fusion import Fusion
-from tagstream.model.members import ImageHalf, JointConfig, JointHalf, Seeing, TextHalf
+from tagstream.model.members import ImageMember, ImageMembers, JointConfig, JointMember, TextMember
 from tagstream.model.pictures import Frame, decode_all
 from tagstream.model.tagger import Members
 from tagstream.model.towers import ImageTowerConfig, TextTowerConfig
@@ -43,7 +43,7 @@ from tagstream.text.masking import LabelWords, label_words
 from tagstream.training.fusion import fit_fusion
 from tagstream.training.loop import Hooks, Optimisation, Share, fit
 from tagstream.training.losses import LossConfig
-from tagstream.training.objectives import SeeingMember, TextMember, refresh_statistics
+from tagstream.training.objectives import ImageObjective, TextObjective, refresh_statistics
 from tagstream.training.pretraining import pretrain
 from tagstream.training.thresholds import Thresholds, with_thresholds
 
@@ -55,7 +55,7 @@ class _Strict(BaseModel):
 
 
 class TextTraining(_Strict):
-    """The text half.
+    """The text member.
 
     `feature_dropout`: the share of a text's pieces that is left out, anew in every step; `decay`: the plain
     L2 term; `masked_share`: of the rows that come again without the words that name labels; `swapped_share`:
@@ -73,7 +73,7 @@ class TextTraining(_Strict):
 
 
 class ImageTraining(_Strict):
-    """The picture half, and with it the joint half."""
+    """The image member, and with it the joint member."""
 
     tower: ImageTowerConfig = Field(default_factory=EfficientNet)
     frame: Frame = Frame(112, 144)
@@ -86,7 +86,7 @@ class ImageTraining(_Strict):
 
 
 class Recipe(_Strict):
-    """Everything that a training run chooses. A half that is None is left out: text only, image only."""
+    """Everything that a training run chooses. A member that is None is left out: text only, image only."""
 
     seed: int = 0
     text: TextTraining | None = TextTraining()
@@ -97,9 +97,9 @@ class Recipe(_Strict):
     @model_validator(mode="after")
     def _has_halves(self) -> Recipe:
         if self.text is None and self.image is None:
-            raise ValueError("a tagger needs a text half or an image half")
+            raise ValueError("a tagger needs a text member or an image member")
         if self.joint is not None and (self.text is None or self.image is None):
-            raise ValueError("the joint half needs a text half and an image half beside it")
+            raise ValueError("the joint member needs a text member and an image member beside it")
         return self
 
 
@@ -213,7 +213,7 @@ def training_set(
 @dataclass(frozen=True)
 class Trained:
     """A model's parts before they become a version; `taxonomy` has its thresholds. `is_retaught`: the text
-    half has learned the validation rows too."""
+    member has learned the validation rows too."""
 
     recipe: Recipe
     taxonomy: Taxonomy
@@ -223,7 +223,7 @@ class Trained:
     is_retaught: bool = False
 
 
-def train_seeing(
+def train_image(
     data: TrainingSet,
     recipe: Recipe,
     *,
@@ -231,8 +231,8 @@ def train_seeing(
     hooks: Hooks | None = None,
     device: torch.device | None = None,
     freeze_statistics: bool | None = None,
-) -> Seeing:
-    """The picture half over the groups that products with pictures have (`image_groups`), and the joint half.
+) -> ImageMembers:
+    """The image member, over the groups that products with pictures have, and the joint member.
 
     `freeze_statistics`: of batch normalisation; by default where several processes train.
 
@@ -244,7 +244,7 @@ def train_seeing(
     assert how is not None
     pictures, rows = pictures_of(data.with_pictures, how.frame)
     if not rows:
-        raise ValueError("no training product has a picture that decodes: leave the image half out")
+        raise ValueError("no training product has a picture that decodes: leave the image member out")
     if broken := len(data.with_pictures) - len(rows):
         log.warning(
             "%d of %d training pictures are missing or do not decode: they teach nothing",
@@ -260,11 +260,11 @@ def train_seeing(
         text = recipe.joint.text.build()
         text.learn(texts, recipe.seed)
         pretrain(text, texts, recipe.seed)
-        joint = JointHalf(recipe.joint, text, tower, own.size)
-    seeing = Seeing(ImageHalf(tower, own.size), joint)
-    seeing = seeing.to(device).to(memory_format=torch.channels_last)
-    member = SeeingMember(
-        seeing,
+        joint = JointMember(recipe.joint, text, tower, own.size)
+    image_members = ImageMembers(ImageMember(tower, own.size), joint)
+    image_members = image_members.to(device).to(memory_format=torch.channels_last)
+    objective = ImageObjective(
+        image_members,
         pictures,
         texts,
         targets([row.labels for row in rows], own),
@@ -277,8 +277,8 @@ def train_seeing(
         if freeze_statistics is None
         else freeze_statistics,
     )
-    trained = fit(member, how.optimisation, recipe.seed, share=share, hooks=hooks)
-    assert isinstance(trained, Seeing)
+    trained = fit(objective, how.optimisation, recipe.seed, share=share, hooks=hooks)
+    assert isinstance(trained, ImageMembers)
     refresh_statistics(trained.image, pictures, how.optimisation.batch_rows, recipe.seed)
     return trained.eval()
 
@@ -296,8 +296,8 @@ def pictures_a_value(data: TrainingSet) -> npt.NDArray[np.float32]:
 
 def train_text(
     data: TrainingSet, recipe: Recipe, *, hooks: Hooks | None = None, device: torch.device | None = None
-) -> TextHalf:
-    """The text half: permitted titles, variants of some, the Chinese copy and short titles made of it.
+) -> TextMember:
+    """The text member: permitted titles, variants of some, the Chinese copy and short titles made of it.
 
     Raises:
         ValueError: the tower's pretrained encoder cannot be loaded.
@@ -324,12 +324,12 @@ def train_text(
     tower.learn(texts, recipe.seed)
     tower.to(device)
     pretrain(tower, [row.text for row in data.titles_trained_on], recipe.seed)
-    half = TextHalf(tower, data.taxonomy.size).to(device)
-    member = TextMember(
-        half, texts, target, data.taxonomy, how.loss, feature_dropout=how.feature_dropout, decay=how.decay
+    member = TextMember(tower, data.taxonomy.size).to(device)
+    objective = TextObjective(
+        member, texts, target, data.taxonomy, how.loss, feature_dropout=how.feature_dropout, decay=how.decay
     )
-    trained = fit(member, how.optimisation, recipe.seed, hooks=hooks)
-    assert isinstance(trained, TextHalf)
+    trained = fit(objective, how.optimisation, recipe.seed, hooks=hooks)
+    assert isinstance(trained, TextMember)
     return trained.eval()
 
 
@@ -340,10 +340,10 @@ def retaught(
     hooks: Callable[[Optimisation], Hooks] | None = None,
     device: torch.device | None = None,
 ) -> Trained:
-    """With a text half that has learned from the validation rows too.
+    """With a text member that has learned from the validation rows too.
 
-    They had to be unseen while fusion and thresholds were fitted on them. The picture half stays: it would
-    take as long again. A text half that stops early stays too: it is the validation rows that stop it.
+    They had to be unseen while fusion and thresholds were fitted on them. The image member stays: it would
+    take as long again. A text member that stops early stays too: it is the validation rows that stop it.
     """
     how = trained.recipe.text
     if how is None or how.optimisation.patience:
@@ -364,17 +364,17 @@ def masked_rows(rows: Sequence[Row], taxonomy: Taxonomy, share: float, seed: int
 def join(
     data: TrainingSet,
     recipe: Recipe,
-    text: TextHalf | None,
-    seeing: Seeing | None,
+    text: TextMember | None,
+    image_members: ImageMembers | None,
     taught: npt.NDArray[np.float32] | None = None,
 ) -> Trained:
     """Fit fusion and thresholds on the validation rows, which no member has seen. `taught`: how many pictures
     have taught each value, where that was not `data`."""
-    groups = image_groups(data) if seeing is not None else ()
+    groups = image_groups(data) if image_members is not None else ()
     members = Members(
         data.taxonomy,
         text,
-        seeing,
+        image_members,
         columns_of(data.taxonomy, groups),
         recipe.image.frame if recipe.image is not None else None,
     )

@@ -35,7 +35,7 @@ def release(
     """Write `root/<model_version>` and return it with its metrics.
 
     `provenance`: what the card says of the data's licences and limits, as Markdown. `kept`: where the picture
-    half comes from, if not from this run.
+    member comes from, if not from this run.
     """
     model_version = f"fused-{created:%Y%m%d-%H%M}-{data.dataset_id()[:6]}"
     stored = stored_of(trained)
@@ -50,15 +50,15 @@ def release(
         "products": len(data.products.train),
         "extra": len(data.extra),
         "zh": len(data.zh.train),
-        "pictures": len(data.with_pictures) if trained.members.seeing else 0,
+        "pictures": len(data.with_pictures) if trained.members.image_members else 0,
         "parts": " and ".join(_parts(trained)),
-        "kept": f" The picture half is the one of `{kept.model_version}`." if kept else "",
+        "kept": f" The image member is the one of `{kept.model_version}`." if kept else "",
         "provenance": provenance.strip(),
         "left_out": data.left_out,
         "seed": trained.recipe.seed,
         "train": len(data.products.train),
         "validation": len(data.products.validation),
-        "after_fusion": ", and for the text half once these were fitted" if trained.is_retaught else "",
+        "after_fusion": ", and for the text member once these were fitted" if trained.is_retaught else "",
         "test": len(data.products.test),
         "spec": metrics["spec_hash"],
     }
@@ -103,7 +103,7 @@ def stored_of(trained: Trained) -> Stored:
         config=config,
         taxonomy=trained.taxonomy,
         text=members.text.cpu() if members.text else None,
-        seeing=members.seeing.cpu() if members.seeing else None,
+        image_members=members.image_members.cpu() if members.image_members else None,
         fusion=trained.fusion,
     )
 
@@ -136,19 +136,23 @@ def write_training_report(
 _MODALITIES: dict[Modalities, set[str]] = {"both": {"text", "image"}, "text": {"text"}, "image": {"image"}}
 
 
-def trained_halves(stored: Stored) -> tuple[str, ...]:
-    return tuple(name for name, half in (("text", stored.text), ("image", stored.seeing)) if half is not None)
+def trained_members(stored: Stored) -> tuple[str, ...]:
+    return tuple(
+        name
+        for name, member in (("text", stored.text), ("image", stored.image_members))
+        if member is not None
+    )
 
 
 def _parts(trained: Trained) -> list[str]:
-    """The halves, in words."""
+    """The members, in words."""
     recipe, said = trained.recipe, []
     if recipe.text is not None:
-        said.append(f"a text half ({recipe.text.tower.architecture})")
+        said.append(f"a text member ({recipe.text.tower.architecture})")
     if recipe.image is not None:
-        said.append(f"a picture half ({recipe.image.tower.architecture})")
+        said.append(f"a image member ({recipe.image.tower.architecture})")
     if recipe.joint is not None:
-        said.append(f"a joint half ({recipe.joint.kind})")
+        said.append(f"a joint member ({recipe.joint.kind})")
     return said
 
 
@@ -159,7 +163,7 @@ def _listed(trained: Trained, lang: str) -> str:
 def _measure(stored: Stored, model_version: str, data: TrainingSet, recipe: Recipe) -> dict[str, Any]:
     """Test figures through the serving path, and the training counts that class lists come from."""
     tagger = assemble(stored, model_version, torch.device("cpu"))
-    modalities = [name for name, there in _MODALITIES.items() if there <= set(trained_halves(stored))]
+    modalities = [name for name, there in _MODALITIES.items() if there <= set(trained_members(stored))]
     test = {
         name: report(
             score_rows(tagger, data.products.test, name),

@@ -1,4 +1,4 @@
-"""How well a half does alone on the validation part while it trains."""
+"""How well a member does alone on the validation part while it trains."""
 
 from __future__ import annotations
 
@@ -15,35 +15,35 @@ from tagstream.dataset.rows import Row
 from tagstream.dataset.tags import subset
 from tagstream.evaluation.figures import report
 from tagstream.model.fusion import log_probabilities
-from tagstream.model.members import Seeing, TextHalf
+from tagstream.model.members import ImageMembers, TextMember
 from tagstream.text.mentions import Mentions
 from tagstream.training.recipe import Recipe, TrainingSet, image_groups, pictures_of
 
 
 class Validation:
-    """Mean macro-F1 over the groups that a half knows; higher is better."""
+    """Mean macro-F1 over the groups that a member knows; higher is better."""
 
     def __init__(self, data: TrainingSet, recipe: Recipe) -> None:
         self._data, self._recipe = data, recipe
 
-    def text(self, half: TextHalf) -> float:
+    def text(self, member: TextMember) -> float:
         """Of the titles of validation products and of the validation copy in Chinese."""
         rows = [row for row in (*self._data.products.validation, *self._data.zh.validation) if row.text.title]
         texts, taxonomy = [row.text for row in rows], self._data.taxonomy
-        half.eval()
+        member.eval()
         with torch.inference_mode():
             mentions = torch.from_numpy(Mentions(taxonomy).find(texts))
-            return self._macro_f1(half(half.tower.prepare(texts), mentions), rows, taxonomy)
+            return self._macro_f1(member(member.tower.prepare(texts), mentions), rows, taxonomy)
 
-    def pictures(self, seeing: Seeing) -> float:
+    def image(self, image_members: ImageMembers) -> float:
         """Of the pictures of validation products that decode."""
         pictures, rows = self._pictures
-        device = next(seeing.parameters()).device
+        device = next(image_members.parameters()).device
         batch_rows = self._recipe.image.optimisation.batch_rows if self._recipe.image else len(rows)
-        seeing.eval()
+        image_members.eval()
         with torch.inference_mode():
             said = [
-                seeing.image(seeing.image.tower.prepare(some).rows.to(device)).float().cpu()
+                image_members.image(image_members.image.tower.prepare(some).rows.to(device)).float().cpu()
                 for some in torch.split(pictures, batch_rows)
             ]
         return self._macro_f1(torch.cat(said), rows, subset(self._data.taxonomy, image_groups(self._data)))

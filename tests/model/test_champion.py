@@ -166,9 +166,9 @@ def test_the_golden_batch_catches_wrong_preprocessing(
     elif wrong == "mean":
         monkeypatch.setattr(EfficientNetTower, "MEAN", 0.0)
     else:
-        half = champion._members.text
-        assert half is not None
-        tower = half.tower
+        member = champion._members.text
+        assert member is not None
+        tower = member.tower
         assert isinstance(tower, HashedNgramTower)
         monkeypatch.setattr(tower, "ngrams", tower.ngrams.model_copy(update={"seed": 1}))
 

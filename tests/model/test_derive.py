@@ -148,10 +148,10 @@ def test_the_champion_s_child_has_its_weights_and_other_tags(tmp_path: Path) -> 
     assert read_manifest(folder).parent == read_manifest(base).model_version
     child, parent = load(folder), load(base)
     ours = read_stored(folder)
-    for half, module in parts.modules().items():
-        weights = ours.modules()[half].state_dict()
+    for member, module in parts.modules().items():
+        weights = ours.modules()[member].state_dict()
         for name, tensor in module.state_dict().items():
-            assert torch.equal(tensor, weights[name]), f"{half}.{name}"
+            assert torch.equal(tensor, weights[name]), f"{member}.{name}"
     texts = [TextFields(f"Puma Men {colour} T-shirt") for colour in ("Grey", "Navy Blue", "Red", "Green")]
     scores, _ = child.score(MicroBatch(texts, [None] * 4))
     before, _ = parent.score(MicroBatch(texts, [None] * 4))

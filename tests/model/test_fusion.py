@@ -38,7 +38,7 @@ def _said(text: torch.Tensor, image: torch.Tensor, has_text: bool = True, has_im
 
 
 def _case(text_gain: float, image_gain: float) -> tuple[Fusion, torch.Tensor, torch.Tensor, np.ndarray]:
-    """A fusion fitted on halves that know the colour as well as their gain says."""
+    """A fusion fitted on members that know the colour as well as their gain says."""
     rng = torch.Generator().manual_seed(0)
     truth = torch.randint(0, 3, (ROWS,), generator=rng)
     labels = [{"colour": (COLOURS[place],)} for place in truth.tolist()]
@@ -80,7 +80,7 @@ def test_a_picture_that_knows_nothing_gets_next_to_no_weight() -> None:
     assert abs(float(fusion.weights[BOTH, 0, IMAGE])) < 0.15
 
 
-def test_an_absent_half_changes_nothing_whatever_its_logits_are() -> None:
+def test_an_absent_member_changes_nothing_whatever_its_logits_are() -> None:
     fusion, text, image, _ = _case(text_gain=2.0, image_gain=2.0)
 
     assert torch.equal(

@@ -1,4 +1,4 @@
-"""A picture half that is kept while the texts are learned anew."""
+"""A image member that is kept while the texts are learned anew."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ def version(tiny_set: TrainingSet, tiny_tagger: Trained, tmp_path_factory: pytes
     return release(tmp_path_factory.mktemp("kept"), tiny_set, tiny_tagger, NOW)[0]
 
 
-def test_texts_are_learned_anew_and_the_picture_half_stays_as_it_was(
+def test_texts_are_learned_anew_and_the_picture_member_stays_as_it_was(
     version: Path, products: list[Row], tiny_set: TrainingSet, tmp_path: Path
 ) -> None:
     new = Row("new", TextFields("A title of today"), products[0].labels)
     data = training_set(products, [new], [], seed=0)
     kept = kept_pictures(version, data, TINY)
-    trained = join(data, TINY, train_text(data, TINY), kept.seeing, kept.taught)
+    trained = join(data, TINY, train_text(data, TINY), kept.image_members, kept.taught)
     folder, metrics = release(tmp_path, data, trained, NOW.replace(hour=4), kept=kept)
 
-    old_half, new_half = read_stored(version).seeing, read_stored(folder).seeing
+    old_half, new_half = read_stored(version).image_members, read_stored(folder).image_members
     assert old_half is not None
     assert new_half is not None
     stays = new_half.state_dict()
@@ -70,13 +70,15 @@ def test_evaluation_says_how_many_of_its_rows_the_version_has_learned_or_was_fit
     assert trained_on(version, [another_shop]) == 0
 
 
-def test_a_half_that_has_learned_what_is_held_out_now_is_refused(version: Path, products: list[Row]) -> None:
+def test_a_member_that_has_learned_what_is_held_out_now_is_refused(
+    version: Path, products: list[Row]
+) -> None:
     other_split = training_set(products, [], [], seed=1)
     with pytest.raises(ValueError, match=r"has learned \d+ of the products that are held out"):
         kept_pictures(version, other_split, TINY)
 
 
-def test_a_half_that_knows_other_values_is_refused(version: Path, products: list[Row]) -> None:
+def test_a_member_that_knows_other_values_is_refused(version: Path, products: list[Row]) -> None:
     renamed = [
         replace(row, labels={**row.labels, "baseColour": ("Teal",)})
         if row.labels["baseColour"] == ("Blue",)
@@ -87,14 +89,14 @@ def test_a_half_that_knows_other_values_is_refused(version: Path, products: list
         kept_pictures(version, training_set(renamed, [], [], seed=0), TINY)
 
 
-def test_a_half_of_another_frame_or_none_is_refused(
+def test_a_member_of_another_frame_or_none_is_refused(
     version: Path, tiny_set: TrainingSet, recipe: Callable[..., Recipe]
 ) -> None:
     assert TINY.image is not None
     larger = TINY.image.model_copy(update={"frame": TINY.image.frame._replace(width=64)})
     with pytest.raises(ValueError, match="not of the recipe's tower, frame"):
         kept_pictures(version, tiny_set, recipe(image=larger))
-    with pytest.raises(ValueError, match="must both have a picture half"):
+    with pytest.raises(ValueError, match="must both have a image member"):
         kept_pictures(version, tiny_set, recipe(image=None))
 
 

@@ -30,7 +30,7 @@ from tagstream.training.recipe import (
     TextTraining,
     TrainingSet,
     join,
-    train_seeing,
+    train_image,
     train_text,
     training_set,
 )
@@ -59,8 +59,8 @@ def small_set(products: list[Row]) -> TrainingSet:
 def released(tmp_path: Path, small_set: TrainingSet) -> Release:
     def make(recipe: Recipe) -> Path:
         text = train_text(small_set, recipe) if recipe.text else None
-        seeing = train_seeing(small_set, recipe) if recipe.image else None
-        trained = join(small_set, recipe, text, seeing)
+        image_members = train_image(small_set, recipe) if recipe.image else None
+        trained = join(small_set, recipe, text, image_members)
         return release(tmp_path, small_set, trained, datetime(2026, 1, 2, tzinfo=UTC))[0]
 
     return make
@@ -81,7 +81,7 @@ def said_by_pytorch(folder: Path, batch: MicroBatch) -> np.ndarray:
     [
         pytest.param(
             Recipe(text=TEXT, image=IMAGE, joint=JointConfig(text=HASHED, width=8)),
-            id="the default parts with a joint half",
+            id="the default parts with a joint member",
         ),
         pytest.param(
             Recipe(

@@ -31,7 +31,7 @@ from transformers import (
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.ports import MicroBatch, TextFields
 from tagstream.dataset.rows import Row
-from tagstream.model.members import JointConfig, TextHalf
+from tagstream.model.members import JointConfig, TextMember
 from tagstream.model.pictures import Frame
 from tagstream.model.tagger import FusedTagger
 from tagstream.model.towers import ImageTowerConfig, TextTowerConfig
@@ -53,7 +53,7 @@ from tagstream.training.recipe import (
     TextTraining,
     TrainingSet,
     join,
-    train_seeing,
+    train_image,
     train_text,
     training_set,
 )
@@ -100,8 +100,10 @@ TITLES = by_text(HASHED, learning_rate=0.02, epochs=12)
 def trained_saved_and_loaded(folder: Path, data: TrainingSet, recipe: Recipe) -> FusedTagger:
     """The tagger out of its folder: loading checks the manifest and the golden batch."""
     text = train_text(data, recipe, device=DEVICE).cpu() if recipe.text else None
-    seeing = train_seeing(data, recipe, device=DEVICE).cpu() if recipe.image else None
-    saved, _ = release(folder, data, join(data, recipe, text, seeing), datetime(2026, 1, 2, tzinfo=UTC))
+    image_members = train_image(data, recipe, device=DEVICE).cpu() if recipe.image else None
+    saved, _ = release(
+        folder, data, join(data, recipe, text, image_members), datetime(2026, 1, 2, tzinfo=UTC)
+    )
     tagger = version.load(saved, device="cpu")
     if DEVICE.type == "cpu":
         return tagger
@@ -225,9 +227,9 @@ def test_a_hugging_face_text_encoder_travels_with_the_version(
     source.symlink_to(bert)
     text = by_text(HuggingFaceText(source=str(source), frozen=frozen), learning_rate=0.02)
     recipe = Recipe(text=text, image=None)
-    half = train_text(small_set, recipe)
+    member = train_text(small_set, recipe)
     saved, _ = release(
-        tmp_path, small_set, join(small_set, recipe, half, None), datetime(2026, 1, 2, tzinfo=UTC)
+        tmp_path, small_set, join(small_set, recipe, member, None), datetime(2026, 1, 2, tzinfo=UTC)
     )
     source.unlink()
 
@@ -243,7 +245,7 @@ def test_a_source_that_is_no_encoder_is_one_clear_error(tmp_path: Path, small_se
     with pytest.raises(ValueError, match="cannot be loaded"):
         train_text(small_set, recipe)
     with pytest.raises(ValueError, match="cannot be loaded"):
-        train_seeing(small_set, pictures)
+        train_image(small_set, pictures)
 
 
 def test_a_version_that_needs_a_missing_package_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -287,9 +289,9 @@ def test_a_hugging_face_vision_encoder_travels_with_the_version(
     source.symlink_to(vision_folders[name])
     image = by_picture(HuggingFaceVision(source=str(source), frozen=frozen), learning_rate=0.01, epochs=15)
     recipe = Recipe(text=None, image=image)
-    seeing = train_seeing(small_set, recipe)
+    image_members = train_image(small_set, recipe)
     saved, _ = release(
-        tmp_path, small_set, join(small_set, recipe, None, seeing), datetime(2026, 1, 2, tzinfo=UTC)
+        tmp_path, small_set, join(small_set, recipe, None, image_members), datetime(2026, 1, 2, tzinfo=UTC)
     )
     source.unlink()
 
@@ -359,7 +361,7 @@ def test_the_large_torchvision_networks_give_features(network: str, width: int) 
         ),
         None,
     ],
-    ids=["concatenation", "gated", "cross-attention", "no joint half"],
+    ids=["concatenation", "gated", "cross-attention", "no joint member"],
 )
 def test_a_fusion_answers_with_both_and_with_either_missing(
     tmp_path: Path,
@@ -384,10 +386,10 @@ def test_cross_attention_looks_at_the_patches_of_a_picture(
     image = by_picture(HuggingFaceVision(source=str(vision_folders["vit"]), frozen=False), epochs=1)
     joint = JointConfig(kind="cross-attention", text=HASHED, width=16, layers=1, attention_heads=2)
     recipe = Recipe(text=TITLES, image=image, joint=joint)
-    seeing = train_seeing(small_set, recipe)
-    parts = seeing.image.tower.sequence(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
+    image_members = train_image(small_set, recipe)
+    parts = image_members.image.tower.sequence(torch.zeros(2, 3, 32, 32, dtype=torch.uint8))
 
-    assert seeing.image.tower.has_parts
+    assert image_members.image.tower.has_parts
     assert parts.parts.shape == (2, 1 + (32 // 8) ** 2, 32)
 
 
@@ -480,11 +482,11 @@ def test_an_open_vocabulary_needs_two_values(small_set: TrainingSet) -> None:
 
 
 def test_texts_that_name_no_value_are_read_by_a_head_of_their_own() -> None:
-    half = TextHalf(HASHED.build(), outputs=3)
+    member = TextMember(HASHED.build(), outputs=3)
     features, mentions = torch.randn(2, HASHED.width), torch.tensor([[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]])
-    before = half.of_features(features, mentions)
+    before = member.of_features(features, mentions)
     with torch.no_grad():
-        half.heads.bias.add_(1.0)
-    changed = half.of_features(features, mentions) - before
+        member.heads.bias.add_(1.0)
+    changed = member.of_features(features, mentions) - before
 
     torch.testing.assert_close(changed, torch.tensor([[1.0] * 3, [0.0] * 3]))

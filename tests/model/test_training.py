@@ -17,11 +17,11 @@ from tagstream.dataset.swapped import swapped
 from tagstream.dataset.targets import targets
 from tagstream.evaluation.figures import accuracy
 from tagstream.model.fusion import MEMBERS
-from tagstream.model.members import ImageHalf, Seeing, TextHalf
+from tagstream.model.members import ImageMember, ImageMembers, TextMember
 from tagstream.model.towers.pictures import EfficientNet
 from tagstream.training.loop import Hooks, Optimisation, TrainingDiverged, fit
 from tagstream.training.losses import HeadLoss, LossConfig, asymmetric
-from tagstream.training.objectives import SeeingMember, TextMember, augment
+from tagstream.training.objectives import ImageObjective, TextObjective, augment
 from tagstream.training.recipe import Recipe, Trained, TrainingSet, retaught, train_text
 
 PAIR = Taxonomy(
@@ -39,16 +39,16 @@ def _majority(truth: list[str]) -> float:
     return Counter(truth).most_common(1)[0][1] / len(truth)
 
 
-@pytest.mark.parametrize(("half", "margin"), [("text", 0.4), ("image", 0.2)])
-def test_each_half_learns_more_than_the_majority_from_a_tiny_slice(
-    half: str, margin: float, tiny_set: TrainingSet, tiny_tagger: Trained, recipe: Callable[..., Recipe]
+@pytest.mark.parametrize(("member", "margin"), [("text", 0.4), ("image", 0.2)])
+def test_each_member_learns_more_than_the_majority_from_a_tiny_slice(
+    member: str, margin: float, tiny_set: TrainingSet, tiny_tagger: Trained, recipe: Callable[..., Recipe]
 ) -> None:
-    if half == "image" and not recipe().image.tower.pretrained:
+    if member == "image" and not recipe().image.tower.pretrained:
         pytest.skip("needs the pretrained weights of the `train` extra")
     rows, taxonomy = tiny_set.products.test, tiny_set.taxonomy
     batch = MicroBatch([row.text for row in rows], [row.encoded for row in rows])
     said = tiny_tagger.members.opinions(batch)[0]
-    logits = said.logits[MEMBERS.index(half)][:, taxonomy.slices["baseColour"]]
+    logits = said.logits[MEMBERS.index(member)][:, taxonomy.slices["baseColour"]]
     names = [value.value for value in taxonomy.group("baseColour").values]
     truth = [row.labels["baseColour"][0] for row in rows]
 
@@ -59,51 +59,62 @@ def test_each_half_learns_more_than_the_majority_from_a_tiny_slice(
 COLOUR = PAIR.model_copy(update={"groups": PAIR.groups[:1]})
 
 
-def _pictures_to_learn(rows: int, half: ImageHalf) -> SeeingMember:
+def _pictures_to_learn(rows: int, member: ImageMember) -> ImageObjective:
     target = targets([{"colour": ("Red",)}, {"colour": ("Blue",)}] * (rows // 2), COLOUR)
     pictures = torch.zeros(rows, 3, 32, 32, dtype=torch.uint8)
-    return SeeingMember(
-        Seeing(half, None), pictures, [], target, COLOUR, LossConfig(), shift_px=1, feature_dropout=0, seed=0
+    return ImageObjective(
+        ImageMembers(member, None),
+        pictures,
+        [],
+        target,
+        COLOUR,
+        LossConfig(),
+        shift_px=1,
+        feature_dropout=0,
+        seed=0,
     )
 
 
-def _texts_to_learn(recipe: Recipe, rows: int) -> TextMember:
+def _texts_to_learn(recipe: Recipe, rows: int) -> TextObjective:
     assert recipe.text is not None
     texts = [TextFields("red cap"), TextFields("blue cap")] * (rows // 2)
     target = targets([{"colour": ("Red",)}, {"colour": ("Blue",)}] * (rows // 2), PAIR)
     tower = recipe.text.tower.build()
     tower.learn(texts, 0)
-    return TextMember(
-        TextHalf(tower, PAIR.size), texts, target, PAIR, LossConfig(), feature_dropout=0.4, decay=1e-5
+    return TextObjective(
+        TextMember(tower, PAIR.size), texts, target, PAIR, LossConfig(), feature_dropout=0.4, decay=1e-5
     )
 
 
-def _half() -> ImageHalf:
-    return ImageHalf(EfficientNet(pretrained=False).build(), 2)
+def _member() -> ImageMember:
+    return ImageMember(EfficientNet(pretrained=False).build(), 2)
 
 
 def test_a_loss_that_is_no_number_stops_the_picture_half() -> None:
-    half = _half()
+    member = _member()
     with torch.no_grad():
-        half.heads.weight.fill_(float("nan"))
+        member.heads.weight.fill_(float("nan"))
 
     with pytest.raises(TrainingDiverged, match="epoch 0"):
-        fit(_pictures_to_learn(4, half), Optimisation(epochs=1, batch_rows=4, learning_rate=1e-3), 0)
+        fit(_pictures_to_learn(4, member), Optimisation(epochs=1, batch_rows=4, learning_rate=1e-3), 0)
 
 
 def test_a_loss_that_is_no_number_stops_the_text_half(recipe: Callable[..., Recipe]) -> None:
-    half = _texts_to_learn(recipe(), 8)
+    member = _texts_to_learn(recipe(), 8)
 
     with pytest.raises(TrainingDiverged):
-        fit(half, Optimisation(epochs=3, batch_rows=8, learning_rate=float("inf")), 0)
+        fit(member, Optimisation(epochs=3, batch_rows=8, learning_rate=float("inf")), 0)
 
 
 @pytest.mark.parametrize("epochs", [1, 2, 5, 10])
 def test_even_a_handful_of_steps_trains(epochs: int, recipe: Callable[..., Recipe]) -> None:
     how = Optimisation(epochs=epochs, batch_rows=64, learning_rate=1e-3)
-    seeing, text = fit(_pictures_to_learn(2, _half()), how, 0), fit(_texts_to_learn(recipe(), 2), how, 0)
+    image_members, text = (
+        fit(_pictures_to_learn(2, _member()), how, 0),
+        fit(_texts_to_learn(recipe(), 2), how, 0),
+    )
 
-    for trained in (seeing, text):
+    for trained in (image_members, text):
         assert all(bool(weight.isfinite().all()) for weight in trained.parameters())
 
 
@@ -190,7 +201,7 @@ def test_the_same_seed_trains_the_same_text_half(recipe: Callable[..., Recipe]) 
     assert all(torch.equal(ours, trained[1][name]) for name, ours in trained[0].items())
 
 
-def test_a_text_half_learns_the_validation_rows_once_fusion_has_been_fitted_on_them(
+def test_a_text_member_learns_the_validation_rows_once_fusion_has_been_fitted_on_them(
     tiny_set: TrainingSet, tiny_tagger: Trained
 ) -> None:
     more = replace(tiny_set, products=tiny_set.products.all_but_test())
@@ -200,10 +211,10 @@ def test_a_text_half_learns_the_validation_rows_once_fusion_has_been_fitted_on_t
     assert rows == {row.product_id for row in (*tiny_set.products.train, *tiny_set.products.validation)}
     assert _weights(again) == _weights_of(train_text(more, tiny_tagger.recipe)) != _weights(tiny_tagger)
     assert again.fusion is tiny_tagger.fusion
-    assert again.members.seeing is tiny_tagger.members.seeing
+    assert again.members.image_members is tiny_tagger.members.image_members
 
 
-def test_a_text_half_that_the_validation_rows_have_stopped_does_not_learn_them(
+def test_a_text_member_that_the_validation_rows_have_stopped_does_not_learn_them(
     tiny_set: TrainingSet, tiny_tagger: Trained
 ) -> None:
     text = tiny_tagger.recipe.text
@@ -222,8 +233,8 @@ def _weights(trained: Trained) -> bytes:
     return _weights_of(trained.members.text)
 
 
-def _weights_of(half: TextHalf) -> bytes:
-    return b"".join(tensor.numpy().tobytes() for tensor in half.state_dict().values())
+def _weights_of(member: TextMember) -> bytes:
+    return b"".join(tensor.numpy().tobytes() for tensor in member.state_dict().values())
 
 
 @pytest.mark.parametrize(
@@ -241,12 +252,12 @@ def test_every_remedy_for_scarce_values_trains(loss: LossConfig, recipe: Callabl
     target = targets([{"colour": ("Red",)}] * 9000 + [{"colour": ("Blue",), "材质": ("棉",)}] * 7, PAIR)
     tower = recipe().text.tower.build()
     tower.learn(texts, 0)
-    half = TextHalf(tower, PAIR.size)
-    member = TextMember(half, texts, target, PAIR, loss, feature_dropout=0, decay=0)
-    fit(member, Optimisation(epochs=8, batch_rows=1024, learning_rate=0.05), 0)
+    member = TextMember(tower, PAIR.size)
+    objective = TextObjective(member, texts, target, PAIR, loss, feature_dropout=0, decay=0)
+    fit(objective, Optimisation(epochs=8, batch_rows=1024, learning_rate=0.05), 0)
 
-    prepared = half.tower.prepare([TextFields("scarlet cap"), TextFields("navy cap")])
-    logits = half(prepared, torch.zeros(2, PAIR.size))[:, :2]
+    prepared = member.tower.prepare([TextFields("scarlet cap"), TextFields("navy cap")])
+    logits = member(prepared, torch.zeros(2, PAIR.size))[:, :2]
     assert logits.argmax(dim=1).tolist() == [0, 1]
 
 

@@ -1,4 +1,4 @@
-"""Trains a tiny text half and a tiny picture half, one process of a run. Prints every step.
+"""Trains a tiny text member and a tiny image member, one process of a run. Prints every step.
 
     python tests/model/tiny_training.py OUT [--storage DIR] [--rank 0 --world 1 --rendezvous FILE] [--plain]
 
@@ -20,14 +20,14 @@ from torch.nn.parallel import DistributedDataParallel
 from tagstream.core.ports import TextFields
 from tagstream.core.taxonomy import Group, Taxonomy, Value
 from tagstream.dataset.targets import targets
-from tagstream.model.members import ImageHalf, JointConfig, JointHalf, Seeing, TextHalf
+from tagstream.model.members import ImageMember, ImageMembers, JointConfig, JointMember, TextMember
 from tagstream.model.towers.base import ImageTower
 from tagstream.model.towers.hashed import HashedNgramBag
 from tagstream.text.ngrams import HashedNgrams
 from tagstream.training.checkpoints import Checkpoints
-from tagstream.training.loop import Hooks, Member, Optimisation, Share, fit
+from tagstream.training.loop import Hooks, Objective, Optimisation, Share, fit
 from tagstream.training.losses import LossConfig
-from tagstream.training.objectives import SeeingMember, TextMember
+from tagstream.training.objectives import ImageObjective, TextObjective
 
 COLOURS = ("Red", "Blue", "Green")
 COLOUR = Taxonomy(
@@ -54,12 +54,12 @@ class TinyTower(ImageTower):
         return features
 
 
-def text_member(noise: float) -> Member:
+def text_objective(noise: float) -> Objective:
     torch.manual_seed(0)
     tower = _bag().build()
     tower.learn(TEXTS, 0)
-    return TextMember(
-        TextHalf(tower, COLOUR.size),
+    return TextObjective(
+        TextMember(tower, COLOUR.size),
         TEXTS,
         _target(),
         COLOUR,
@@ -69,14 +69,14 @@ def text_member(noise: float) -> Member:
     )
 
 
-def picture_member(noise: float) -> Member:
+def image_objective(noise: float) -> Objective:
     torch.manual_seed(0)
     tower = TinyTower()
     how = JointConfig(text=_bag(), width=8, dropout=noise, modality_dropout=noise)
-    joint = JointHalf(how, how.text.build(), tower, COLOUR.size)
+    joint = JointMember(how, how.text.build(), tower, COLOUR.size)
     drawn = torch.randint(0, 256, (ROWS, 3, 12, 10), generator=torch.Generator().manual_seed(0))
-    return SeeingMember(
-        Seeing(ImageHalf(tower, COLOUR.size, dropout=noise), joint),
+    return ImageObjective(
+        ImageMembers(ImageMember(tower, COLOUR.size, dropout=noise), joint),
         drawn.to(torch.uint8),
         TEXTS,
         _target(),
@@ -122,18 +122,18 @@ def main() -> None:
         epochs=9, batch_rows=BATCH_ROWS, learning_rate=0.01, average_decay=0.0 if arguments.plain else 0.9
     )
     weights = {}
-    for half, member in (("text", text_member(noise)), ("pictures", picture_member(noise))):
+    for name, objective in (("text", text_objective(noise)), ("image", image_objective(noise))):
         hooks = Hooks()
         if arguments.storage:
-            hooks = Checkpoints(arguments.storage, every_steps=4).hooks(half)
-        trained = fit(member, how, 0, share=share, hooks=_spoken(hooks, half))
-        weights |= {f"{half}.{name}": tensor.contiguous() for name, tensor in trained.state_dict().items()}
+            hooks = Checkpoints(arguments.storage, every_steps=4).hooks(name)
+        trained = fit(objective, how, 0, share=share, hooks=_spoken(hooks, name))
+        weights |= {f"{name}.{key}": tensor.contiguous() for key, tensor in trained.state_dict().items()}
     save_file(weights, arguments.out)
 
 
-def _spoken(hooks: Hooks, half: str) -> Hooks:
+def _spoken(hooks: Hooks, member: str) -> Hooks:
     def say(step: int, loss: float) -> None:
-        print(half, step, loss, flush=True)
+        print(member, step, loss, flush=True)
 
     return Hooks(hooks.save, hooks.save_every_steps, hooks.saved, on_step=say)
 

