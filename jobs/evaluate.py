@@ -34,6 +34,7 @@ from tagstream.dataset.rows import Columns, Row, columns_of, read_products, read
 from tagstream.dataset.split import CLASS_MIN_ROWS, EvaluationSpec, normalised_title
 from tagstream.dataset.table import open_text
 from tagstream.dataset.titles import read_titles
+from tagstream.dataset.training_set import title_hash
 from tagstream.evaluation.comparison import SLICES, Candidate, EmptySlice, Measured, difference, measure_slice
 from tagstream.evaluation.spans import compare_extractors
 from tagstream.evaluation.tables import TABLE_WIDTH, show, show_spans
@@ -41,7 +42,6 @@ from tagstream.model.extraction.extractor import Extractor
 from tagstream.model.version.format import read_manifest, read_title_hashes
 from tagstream.model.version.load import load
 from tagstream.text.masking import label_words
-from tagstream.training.recipe import title_hash
 
 COPIES = "items.jsonl"
 Named = StrEnum("Named", {name: name for name in SLICES})  # type: ignore[misc]

@@ -38,13 +38,14 @@ from torch import nn
 from tagstream.adapters.registry import Registry
 from tagstream.core.errors import TagstreamError
 from tagstream.dataset.rows import columns_of, unknown_labels
+from tagstream.dataset.training_set import TrainingSet
 from tagstream.training.batch_size import batch_that_fits
 from tagstream.training.card import UNDESCRIBED
 from tagstream.training.checkpoints import Checkpoints
 from tagstream.training.kept import kept_pictures
 from tagstream.training.loop import Hooks, Optimisation, Share, TrainingDiverged
 from tagstream.training.mlflow_run import MlflowRun
-from tagstream.training.recipe import Recipe, TrainingSet, join, retaught, train_image, train_text
+from tagstream.training.recipe import Recipe, join, retaught, train_image, train_text
 from tagstream.training.release import release, write_training_report
 from tagstream.training.sources import Sources
 from tagstream.training.validation import Validation

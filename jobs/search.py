@@ -23,9 +23,10 @@ from ray.tune.search.basic_variant import BasicVariantGenerator
 
 from jobs.retrain import chosen
 from tagstream.core.errors import TagstreamError
+from tagstream.dataset.training_set import TrainingSet
 from tagstream.model.members import TextMember
 from tagstream.training.loop import Hooks
-from tagstream.training.recipe import Recipe, TrainingSet, train_text
+from tagstream.training.recipe import Recipe, train_text
 from tagstream.training.sources import Sources
 from tagstream.training.validation import Validation
 

@@ -22,6 +22,7 @@ from tagstream.core.taxonomy import Taxonomy
 from tagstream.dataset.rows import Row
 from tagstream.dataset.split import EvaluationSpec
 from tagstream.dataset.targets import targets
+from tagstream.dataset.training_set import title_hashes
 from tagstream.evaluation.figures import score_rows
 from tagstream.evaluation.writing import (
     TagSet,
@@ -35,7 +36,6 @@ from tagstream.model.generation.folder import load, save
 from tagstream.model.generation.generator import Generator
 from tagstream.model.version.format import load as load_heads
 from tagstream.training.generation import GeneratorTraining, fit_generator
-from tagstream.training.recipe import title_hashes
 from tagstream.training.sources import Sources
 from tagstream.training.thresholds import with_thresholds
 

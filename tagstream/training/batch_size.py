@@ -7,7 +7,8 @@ from dataclasses import replace
 
 import torch
 
-from tagstream.training.recipe import Parted, Recipe, TrainingSet, train_image
+from tagstream.dataset.training_set import Parted, TrainingSet
+from tagstream.training.recipe import Recipe, train_image
 
 
 def largest_power_of_two(fits: Callable[[int], bool], at_most: int) -> int:

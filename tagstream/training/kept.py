@@ -15,10 +15,11 @@ import numpy.typing as npt
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.dataset.split import EvaluationSpec, normalised_title
 from tagstream.dataset.tags import columns_of, subset
+from tagstream.dataset.training_set import TrainingSet, image_groups, title_hash
 from tagstream.model.members import ImageMembers
 from tagstream.model.pictures import Frame
 from tagstream.model.version.format import read_manifest, read_stored, read_title_hashes
-from tagstream.training.recipe import Recipe, TrainingSet, image_groups, title_hash
+from tagstream.training.recipe import Recipe
 
 
 @dataclass(frozen=True)

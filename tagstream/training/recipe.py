@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-import random
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -16,22 +14,13 @@ from torch import Tensor
 
 from tagstream.core.ports import MicroBatch
 from tagstream.core.taxonomy import Taxonomy
-from tagstream.dataset.fields import changed_harmlessly, spread_over_fields
 from tagstream.dataset.rows import Row
 from tagstream.dataset.shorten import short_titles
-from tagstream.dataset.split import (
-    EvaluationSpec,
-    Fold,
-    Part,
-    class_lists,
-    near_duplicate_groups,
-    normalised_title,
-    part_of,
-    permitted,
-)
 from tagstream.dataset.swapped import swapped
-from tagstream.dataset.tags import build_taxonomy, columns_of, learnable, subset
+from tagstream.dataset.tags import columns_of, subset
 from tagstream.dataset.targets import targets
+from tagstream.dataset.training_set import TrainingSet, image_groups, pictures_a_value
+from tagstream.dataset.variants import changed_harmlessly, masked_rows, spread_over_fields
 from tagstream.model.fusion import Fusion
 from tagstream.model.members import ImageMember, ImageMembers, JointConfig, JointMember, TextMember
 from tagstream.model.pictures import Frame, decode_all
@@ -39,7 +28,6 @@ from tagstream.model.tagger import Members
 from tagstream.model.towers import ImageTowerConfig, TextTowerConfig
 from tagstream.model.towers.hashed import HashedNgramBag
 from tagstream.model.towers.pictures import EfficientNet
-from tagstream.text.masking import LabelWords, label_words
 from tagstream.training.fusion import fit_fusion
 from tagstream.training.loop import Hooks, Optimisation, Share, fit
 from tagstream.training.losses import LossConfig
@@ -101,113 +89,6 @@ class Recipe(_Strict):
         if self.joint is not None and (self.text is None or self.image is None):
             raise ValueError("the joint member needs a text member and an image member beside it")
         return self
-
-
-@dataclass(frozen=True)
-class Parted:
-    """Rows by part, cut by near-duplicate group."""
-
-    train: list[Row] = field(default_factory=list)
-    validation: list[Row] = field(default_factory=list)
-    test: list[Row] = field(default_factory=list)
-
-    def all_but_test(self) -> Parted:
-        """Validation rows to learn from too."""
-        return Parted([*self.train, *self.validation], [], self.test)
-
-
-@dataclass(frozen=True)
-class TrainingSet:
-    """What a model learns from. `extra`: permitted titles without pictures; `zh`: copy without pictures."""
-
-    products: Parted
-    zh: Parted
-    extra: list[Row]
-    left_out: int
-    not_learned: tuple[str, ...]
-    spec: EvaluationSpec
-    taxonomy: Taxonomy
-
-    @property
-    def with_pictures(self) -> list[Row]:
-        return [row for row in (*self.products.train, *self.extra) if row.image]
-
-    @property
-    def titles_trained_on(self) -> list[Row]:
-        return [*self.products.train, *self.extra, *self.zh.train]
-
-    def dataset_id(self) -> str:
-        """Sixteen hex digits over ids, titles and labels of all rows of the training part."""
-        digest = hashlib.sha256()
-        for row in self.titles_trained_on:
-            digest.update(repr((row.product_id, row.text.title, sorted(row.labels.items()))).encode())
-        return digest.hexdigest()[:16]
-
-
-def cut(rows: Sequence[Row], seed: int, fold: Fold | None = None) -> Parted:
-    """Train, validation and test, no near-duplicate group in two of them."""
-    names = near_duplicate_groups(
-        [row.text.title or row.text.description or "" for row in rows],
-        [row.picture_hash for row in rows],
-        [row.product_id for row in rows],
-    )
-    parts: dict[Part, list[Row]] = {"train": [], "validation": [], "test": []}
-    for row, name in zip(rows, names, strict=True):
-        parts[part_of(name, seed, fold)].append(row)
-    return Parted(parts["train"], parts["validation"], parts["test"])
-
-
-def training_set(
-    products: Sequence[Row],
-    extra: Sequence[Row],
-    zh: Sequence[Row],
-    seed: int,
-    taxonomy: Taxonomy | None = None,
-    fold: Fold | None = None,
-) -> TrainingSet:
-    """Cut, leave out what must not be seen, and list the classes.
-
-    `taxonomy`: what the labels were read through; of it, what these rows can teach is learned. Without one,
-    every column of labels is a group, with the values that have enough rows.
-
-    Raises:
-        ValueError: a part is empty, or no group has two values with enough rows: there are too few rows.
-    """
-    parted, parted_zh = cut(products, seed, fold), cut(zh, seed, fold)
-    if not (parted.train and parted.validation and parted.test):
-        raise ValueError(f"{len(products)} products are too few to be cut into training, validation and test")
-    held = [*parted.validation, *parted.test]
-    allowed = permitted(
-        [row.product_id for row in extra],
-        [row.text.title for row in extra],
-        [row.product_id for row in held],
-        [row.text.title for row in held],
-    )
-    known = {row.product_id for row in parted.train}
-    kept = [row for row, may in zip(extra, allowed, strict=True) if may and row.product_id not in known]
-    labels = [row.labels for row in (*parted.train, *kept, *parted_zh.train)]
-    if taxonomy is not None:
-        learned, not_learned = learnable(taxonomy, labels)
-    else:
-        classes = {group: values for group, values in class_lists(labels).items() if len(values) > 1}
-        if not classes:
-            raise ValueError("no group has two values with enough labelled rows: there is nothing to learn")
-        learned, not_learned = build_taxonomy(classes, labels), []
-    return TrainingSet(
-        products=parted,
-        zh=parted_zh,
-        extra=kept,
-        left_out=allowed.count(False),
-        not_learned=tuple(not_learned),
-        spec=EvaluationSpec(
-            test_ids=tuple(row.product_id for row in parted.test),
-            validation_ids=tuple(row.product_id for row in parted.validation),
-            classes=class_lists(row.labels for row in parted.train),
-            seed=seed,
-            mask_hash=label_words([learned], [row.labels for row in products]).content_hash(),
-        ),
-        taxonomy=learned,
-    )
 
 
 @dataclass(frozen=True)
@@ -283,17 +164,6 @@ def train_image(
     return trained.eval()
 
 
-def image_groups(data: TrainingSet) -> tuple[str, ...]:
-    known = {group for row in data.with_pictures for group in row.labels}
-    return tuple(group.name for group in data.taxonomy.groups if group.name in known)
-
-
-def pictures_a_value(data: TrainingSet) -> npt.NDArray[np.float32]:
-    """(taxonomy.size,) how many products with a picture have each value."""
-    target = targets([row.labels for row in data.with_pictures], data.taxonomy)
-    return np.asarray(np.nan_to_num(target).sum(axis=0), np.float32)
-
-
 def train_text(
     data: TrainingSet, recipe: Recipe, *, hooks: Hooks | None = None, device: torch.device | None = None
 ) -> TextMember:
@@ -353,14 +223,6 @@ def retaught(
     return replace(trained, members=trained.members.with_text(text.cpu()), is_retaught=True)
 
 
-def masked_rows(rows: Sequence[Row], taxonomy: Taxonomy, share: float, seed: int) -> list[Row]:
-    """A share of the rows without the words that name labels: what is left is what a text may know then."""
-    rng = random.Random(f"masked {seed}")
-    words = LabelWords(value.value for group in taxonomy.groups for value in group.values)
-    masked = (replace(row, text=words.hide(row.text)) for row in rows if rng.random() < share)
-    return [row for row in masked if row.text.title]
-
-
 def join(
     data: TrainingSet,
     recipe: Recipe,
@@ -402,14 +264,3 @@ def pictures_of(rows: Sequence[Row], frame: Frame) -> tuple[Tensor, list[Row]]:
     """(rows with a picture, 3, height, width) uint8 and those rows."""
     pictures, uses = decode_all([row.encoded for row in rows], frame)
     return pictures, [row for row, use in zip(rows, uses, strict=True) if use == "used"]
-
-
-def title_hashes(rows: Iterable[Row]) -> npt.NDArray[np.uint32]:
-    """Sorted 4-byte hashes of the normalised titles: tells later whether a row was trained on."""
-    titles = {normalised_title(row.text.title) for row in rows}
-    return np.asarray(sorted({title_hash(title) for title in titles}), np.uint32)
-
-
-def title_hash(normalised: str) -> int:
-    digest = hashlib.blake2b(normalised.encode(errors="replace"), digest_size=4).digest()
-    return int.from_bytes(digest, "big")

@@ -14,11 +14,12 @@ import torch
 
 from tagstream.dataset.rows import Row
 from tagstream.dataset.shorten import short_titles
+from tagstream.dataset.training_set import TrainingSet, title_hashes
 from tagstream.evaluation.figures import Modalities, report, score_rows
 from tagstream.model.version.format import ImageConfig, ModelConfig, Stored, TextConfig, assemble, save
 from tagstream.training import card
 from tagstream.training.kept import KeptPictures
-from tagstream.training.recipe import Recipe, Trained, TrainingSet, title_hashes
+from tagstream.training.recipe import Recipe, Trained
 
 LIBRARIES = ("torch", "torchvision", "numpy", "safetensors")
 

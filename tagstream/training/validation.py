@@ -13,11 +13,12 @@ from torch import Tensor
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.dataset.rows import Row
 from tagstream.dataset.tags import subset
+from tagstream.dataset.training_set import TrainingSet, image_groups
 from tagstream.evaluation.figures import report
 from tagstream.model.fusion import log_probabilities
 from tagstream.model.members import ImageMembers, TextMember
 from tagstream.text.mentions import Mentions
-from tagstream.training.recipe import Recipe, TrainingSet, image_groups, pictures_of
+from tagstream.training.recipe import Recipe, pictures_of
 
 
 class Validation:

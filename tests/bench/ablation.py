@@ -29,6 +29,7 @@ import torch
 from tagstream.core.ports import MicroBatch
 from tagstream.dataset.rows import Row, read_products
 from tagstream.dataset.targets import FloatArray
+from tagstream.dataset.training_set import TrainingSet, training_set
 from tagstream.evaluation.figures import macro_f1, report
 from tagstream.model.fusion import Opinions
 from tagstream.model.members import JointConfig
@@ -42,11 +43,9 @@ from tagstream.training.recipe import (
     Recipe,
     TextTraining,
     Trained,
-    TrainingSet,
     join,
     train_image,
     train_text,
-    training_set,
 )
 from tagstream.training.release import stored_of, training_counts
 

@@ -41,6 +41,7 @@ from tagstream.dataset.rows import Row, read_products
 from tagstream.dataset.split import near_duplicate_groups
 from tagstream.dataset.tags import build_taxonomy, columns_of, subset
 from tagstream.dataset.targets import FloatArray
+from tagstream.dataset.training_set import TrainingSet, image_groups, training_set
 from tagstream.evaluation.figures import judged_groups
 from tagstream.evaluation.measures import (
     Floats,
@@ -56,16 +57,7 @@ from tagstream.model.fusion import Opinions
 from tagstream.model.members import ImageMember, ImageMembers
 from tagstream.text.masking import LabelWords
 from tagstream.training.loop import Hooks
-from tagstream.training.recipe import (
-    Recipe,
-    TrainingSet,
-    image_groups,
-    join,
-    retaught,
-    train_image,
-    train_text,
-    training_set,
-)
+from tagstream.training.recipe import Recipe, join, retaught, train_image, train_text
 
 BASELINE_C = 10.0
 DRAWS = 1000

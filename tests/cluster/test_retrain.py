@@ -18,10 +18,11 @@ from torchvision.io import encode_jpeg
 from jobs.retrain import chosen, described, identity, suited
 from jobs.search import with_text
 from tagstream.dataset.rows import Columns
+from tagstream.dataset.training_set import TrainingSet
 from tagstream.training.batch_size import batch_that_fits, largest_power_of_two
 from tagstream.training.checkpoints import Checkpoints
 from tagstream.training.mlflow_run import MlflowRun
-from tagstream.training.recipe import Recipe, TrainingSet, join, train_image, train_text
+from tagstream.training.recipe import Recipe, join, train_image, train_text
 from tagstream.training.sources import Sources
 from tagstream.training.validation import Validation
 

@@ -14,6 +14,7 @@ import torch
 from torchvision.io import encode_jpeg
 
 from tagstream.dataset.rows import Row, read_products
+from tagstream.dataset.training_set import TrainingSet, training_set
 from tagstream.model.pictures import Frame
 from tagstream.model.towers.hashed import HashedNgramBag
 from tagstream.model.towers.pictures import EfficientNet
@@ -25,11 +26,9 @@ from tagstream.training.recipe import (
     Recipe,
     TextTraining,
     Trained,
-    TrainingSet,
     join,
     train_image,
     train_text,
-    training_set,
 )
 
 COLOURS = {"Red": (200, 30, 30), "Blue": (30, 40, 200), "Green": (30, 160, 40)}

@@ -20,6 +20,7 @@ from tagstream.core.errors import IncompatibleModel
 from tagstream.core.ports import MicroBatch, TextFields
 from tagstream.core.taxonomy import Group, Taxonomy, Value
 from tagstream.dataset.rows import Row
+from tagstream.dataset.training_set import TrainingSet
 from tagstream.evaluation.writing import (
     as_sets,
     edit_distance,
@@ -37,7 +38,6 @@ from tagstream.model.generation.network import Size, from_scratch
 from tagstream.model.generation.pieces import Pieces, learn
 from tagstream.training.generation import GeneratorTraining, fit_generator, shuffled
 from tagstream.training.loop import TrainingDiverged
-from tagstream.training.recipe import TrainingSet
 
 TITLES = [
     TextFields("Acme Sports Shoes blue"),

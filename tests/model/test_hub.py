@@ -20,12 +20,13 @@ from typer.testing import CliRunner
 from tagstream.adapters.registry import Registry
 from tagstream.cli.models import app
 from tagstream.core.errors import BadSettings, IncompatibleModel, Unavailable
+from tagstream.dataset.training_set import TrainingSet
 from tagstream.model.towers.hashed import HashedNgramBag
 from tagstream.model.version import format as version
 from tagstream.model.version import golden, hub
 from tagstream.text.ngrams import HashedNgrams
 from tagstream.training.loop import Optimisation
-from tagstream.training.recipe import Recipe, TextTraining, TrainingSet, join, train_text
+from tagstream.training.recipe import Recipe, TextTraining, join, train_text
 from tagstream.training.release import release
 
 REPOSITORY = "hf://shop/tagger"

@@ -15,6 +15,7 @@ from tagstream.cli.models import app
 from tagstream.core.errors import BadSettings, IncompatibleModel
 from tagstream.core.ports import MicroBatch
 from tagstream.dataset.rows import Row
+from tagstream.dataset.training_set import TrainingSet, training_set
 from tagstream.model.members import JointConfig
 from tagstream.model.pictures import Frame
 from tagstream.model.towers.hashed import HashedNgramBag
@@ -24,16 +25,7 @@ from tagstream.model.version import format as version
 from tagstream.model.version import golden
 from tagstream.text.ngrams import HashedNgrams
 from tagstream.training.loop import Optimisation
-from tagstream.training.recipe import (
-    ImageTraining,
-    Recipe,
-    TextTraining,
-    TrainingSet,
-    join,
-    train_image,
-    train_text,
-    training_set,
-)
+from tagstream.training.recipe import ImageTraining, Recipe, TextTraining, join, train_image, train_text
 from tagstream.training.release import release
 
 pytest.importorskip("onnxscript", reason="the onnx extra is not installed")

@@ -14,7 +14,7 @@ from tagstream.core.taxonomy import Group, Taxonomy, Value, versioned
 from tagstream.dataset.rows import Columns, read_products, unknown_labels
 from tagstream.dataset.split import class_lists, near_duplicate_groups
 from tagstream.dataset.tags import build_taxonomy, learnable
-from tagstream.training.recipe import training_set
+from tagstream.dataset.training_set import training_set
 
 TAXONOMY = Taxonomy.model_validate(
     {

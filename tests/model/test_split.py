@@ -6,7 +6,7 @@ from pathlib import Path
 from tagstream.core.ports import TextFields
 from tagstream.dataset.rows import Row, read_products
 from tagstream.dataset.split import class_lists, near_duplicate_groups, part_of, permitted
-from tagstream.training.recipe import cut, training_set
+from tagstream.dataset.training_set import cut, training_set
 
 
 def _rows(titles: list[str]) -> list[Row]:

@@ -31,6 +31,7 @@ from transformers import (
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.ports import MicroBatch, TextFields
 from tagstream.dataset.rows import Row
+from tagstream.dataset.training_set import TrainingSet, training_set
 from tagstream.model.members import JointConfig, TextMember
 from tagstream.model.pictures import Frame
 from tagstream.model.tagger import FusedTagger
@@ -47,16 +48,7 @@ from tagstream.training.loop import Optimisation, Step
 from tagstream.training.losses import LossConfig
 from tagstream.training.open_vocabulary import train_open_vocabulary
 from tagstream.training.pretraining import MaskedWords, masked, pretrain
-from tagstream.training.recipe import (
-    ImageTraining,
-    Recipe,
-    TextTraining,
-    TrainingSet,
-    join,
-    train_image,
-    train_text,
-    training_set,
-)
+from tagstream.training.recipe import ImageTraining, Recipe, TextTraining, join, train_image, train_text
 from tagstream.training.release import release
 
 #: Chance is 1/3 for a kind or a colour. Networks without pretrained weights learn the colours first.

@@ -10,11 +10,12 @@ import torch
 
 from tagstream.core.ports import MicroBatch, TextFields
 from tagstream.core.taxonomy import Group, Taxonomy, Value
-from tagstream.dataset.fields import spread_over_fields
 from tagstream.dataset.rows import Row
 from tagstream.dataset.shorten import short_titles
 from tagstream.dataset.swapped import swapped
 from tagstream.dataset.targets import targets
+from tagstream.dataset.training_set import TrainingSet
+from tagstream.dataset.variants import spread_over_fields
 from tagstream.evaluation.figures import accuracy
 from tagstream.model.fusion import MEMBERS
 from tagstream.model.members import ImageMember, ImageMembers, TextMember
@@ -22,7 +23,7 @@ from tagstream.model.towers.pictures import EfficientNet
 from tagstream.training.loop import Hooks, Optimisation, TrainingDiverged, fit
 from tagstream.training.losses import HeadLoss, LossConfig, asymmetric
 from tagstream.training.objectives import ImageObjective, TextObjective, augment
-from tagstream.training.recipe import Recipe, Trained, TrainingSet, retaught, train_text
+from tagstream.training.recipe import Recipe, Trained, retaught, train_text
 
 PAIR = Taxonomy(
     taxonomy_version="1",

@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.ports import MicroBatch
+from tagstream.dataset.training_set import TrainingSet
 from tagstream.model.version import format as version
-from tagstream.training.recipe import Trained, TrainingSet
+from tagstream.training.recipe import Trained
 from tagstream.training.release import release
 
 

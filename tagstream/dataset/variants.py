@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from tagstream.core.ports import TextFields
+from tagstream.core.taxonomy import Taxonomy
 from tagstream.dataset.rows import Row
+from tagstream.text.masking import LabelWords
 
 #: The share of rows that gets a copy with words moved out of the title.
 MOVED_SHARE = 0.15
@@ -67,3 +69,11 @@ def _changed(row: Row, rng: random.Random) -> Row:
         )
         changed = f"{title} {price}" if lang == "en" else title + price
     return replace(row, text=row.text._replace(title=changed))
+
+
+def masked_rows(rows: Sequence[Row], taxonomy: Taxonomy, share: float, seed: int) -> list[Row]:
+    """A share of the rows without the words that name labels: what is left is what a text may know then."""
+    rng = random.Random(f"masked {seed}")
+    words = LabelWords(value.value for group in taxonomy.groups for value in group.values)
+    masked = (replace(row, text=words.hide(row.text)) for row in rows if rng.random() < share)
+    return [row for row in masked if row.text.title]
