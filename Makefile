@@ -26,11 +26,11 @@ demo: .venv/ready  ## run the whole stream on a catalogue: make demo [DATA=folde
 test: .venv/ready  ## all tests: unit, contract, integration, cluster, model
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-check: .venv/ready  ## lint, format, types and import rules
+check: .venv/ready  ## lint, format, types, and the order of the house
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy tagstream
-	$(BIN)/python -m pytest -q tests/unit/test_imports.py
+	$(BIN)/python -m pytest -q tests/unit/test_imports.py tests/unit/test_house.py
 
 faults: .venv/ready  ## break everything on purpose and audit: embedded broker, and Apache Kafka if KAFKA_HOME is set
 	$(BIN)/python tests/faults/run.py --broker embedded --seeds 1,2,3 --parallel 4
