@@ -180,7 +180,7 @@ def named_in(docstring: str, files: Collection[str]) -> list[str]:
 def wrong_listings(sources: Sources) -> list[str]:
     """Files that a room's `__init__.py` does not name, and names of which there is no file.
 
-    A Python file goes by its stem, another file by its whole name. A room inside a room (`kafka/`) may be named.
+    A Python file goes by its stem, another file by its whole name. A room inside it may be named: `kafka/`.
     """
     found = []
     for path, text in sources.items():
