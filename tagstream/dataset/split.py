@@ -7,12 +7,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
+
+from tagstream.text.plain import folded
 
 Part = Literal["train", "validation", "test"]
 
@@ -27,7 +28,7 @@ CLASS_MIN_ROWS = 10
 
 def normalised_title(title: str) -> str:
     """NFKC, casefolded, white space collapsed: two titles that agree here are near-duplicates."""
-    return re.sub(r"\s+", " ", unicodedata.normalize("NFKC", title).casefold()).strip()
+    return re.sub(r"\s+", " ", folded(title)).strip()
 
 
 def near_duplicate_groups(

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 from tagstream.core.ports import TextFields
 from tagstream.core.taxonomy import Taxonomy
+from tagstream.text.plain import folded, has_han, with_endings
 
 _PEOPLE = [
     "man",
@@ -30,7 +30,6 @@ _PEOPLE = [
     "unisex",
 ]
 _KEPT = frozenset({"and", "of", "the", "free", "other"})
-_HAN = re.compile("[㐀-鿿豈-﫿]")
 _LETTERS = re.compile(r"[^\W\d_]+")
 #: Plain, U+2010 and soft; NFKC makes the plain one of the full-width and the small one, U+2010 of U+2011.
 _HYPHENS = dict.fromkeys(map(ord, "-\u2010\u00ad"))
@@ -40,14 +39,14 @@ class LabelWords:
     """The words to hide for these value names."""
 
     def __init__(self, value_names: Iterable[str]) -> None:
-        words, han = set(_PEOPLE), set()
+        words, han = {*_PEOPLE}, set()
         for name in value_names:
             plain = _plain(name)
-            if _HAN.search(plain):
+            if has_han(plain):
                 han.add(plain)
             else:
                 words.update(_LETTERS.findall(plain))
-        self.words = frozenset(form for word in words - _KEPT for form in _forms(word)) - _KEPT
+        self.words = frozenset(form for word in words - _KEPT for form in with_endings(word, 1)) - _KEPT
         self.names = tuple(sorted(han, key=lambda name: (-len(name), name)))
 
     def hide(self, text: TextFields) -> TextFields:
@@ -91,9 +90,4 @@ def label_words(taxonomies: Sequence[Taxonomy], labels: Sequence[Mapping[str, Se
 
 
 def _plain(text: str) -> str:
-    return unicodedata.normalize("NFKC", text).casefold().translate(_HYPHENS)
-
-
-def _forms(word: str) -> set[str]:
-    stems = {word, word.removesuffix("s"), word.removesuffix("es")}
-    return {stem + end for stem in stems if stem for end in ("", "s", "es")}
+    return folded(text).translate(_HYPHENS)

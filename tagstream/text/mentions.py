@@ -13,7 +13,6 @@ the last is meant, as in "T-shirt Bra"; of several that are joined, the first, a
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
@@ -23,18 +22,17 @@ import numpy.typing as npt
 
 from tagstream.core.ports import TextFields
 from tagstream.core.taxonomy import VALUE_MAX_CHARS, Taxonomy
+from tagstream.text.fields import FIELD_MAX_CHARACTERS
+from tagstream.text.plain import folded, has_han, with_endings
 
-_HAN = re.compile("[㐀-鿿豈-﫿]")
 _TOKEN = re.compile(r"[^\W_]+")
 _JOINS = {"&", "/", "+", "and"}
 _JOINED = re.compile(r"[&/+,、]|\band\b")
-#: The rest of a field is not read: it bounds the time that a long description takes.
-MAX_CHARACTERS = 2000
 
 
-def plain(text: str) -> str:
-    """NFKC, casefolded, hyphens removed: the form in which names are compared."""
-    return unicodedata.normalize("NFKC", text).casefold().replace("-", "")
+def name_form(text: str) -> str:
+    """The form in which names are compared: folded, without hyphens."""
+    return folded(text).replace("-", "")
 
 
 class _Place(NamedTuple):
@@ -48,7 +46,7 @@ class _Place(NamedTuple):
 class Mentions:
     """Finds the names of a taxonomy's values; compiled once."""
 
-    def __init__(self, taxonomy: Taxonomy, max_characters: int = MAX_CHARACTERS) -> None:
+    def __init__(self, taxonomy: Taxonomy, max_characters: int = FIELD_MAX_CHARACTERS) -> None:
         self._size = taxonomy.size
         self._max_characters = max_characters
         #: (tokens of a name) → the groups and columns that it means
@@ -56,12 +54,12 @@ class Mentions:
         self._han: list[tuple[re.Pattern[str], dict[str, int | None]]] = []
         for group in taxonomy.groups:
             columns: dict[str, int | None] = {
-                plain(v.value): taxonomy.slices[group.name].start + i for i, v in enumerate(group.values)
+                name_form(v.value): taxonomy.slices[group.name].start + i for i, v in enumerate(group.values)
             }
             # A renamed value is still found by its former name.
-            columns = {plain(old): columns[plain(now)] for old, now in group.former.items()} | columns
+            columns = {name_form(old): columns[name_form(now)] for old, now in group.former.items()} | columns
             for name in group.not_learned:
-                columns.setdefault(plain(name), None)
+                columns.setdefault(name_form(name), None)
             forms = [
                 (form, column)
                 for name, column in columns.items()
@@ -69,7 +67,7 @@ class Mentions:
             ]
             for form, column in forms:
                 self._names[tuple(_TOKEN.findall(form))].append((group.name, column))
-            if han := {form: column for form, column in forms if _HAN.search(form)}:
+            if han := {form: column for form, column in forms if has_han(form)}:
                 alternatives = "|".join(map(re.escape, sorted(han, key=len, reverse=True)))
                 self._han.append((re.compile(alternatives), han))
         self._longest = max(map(len, self._names), default=0)
@@ -83,9 +81,9 @@ class Mentions:
             fields = [(field, True) for field in (text.title, text.brand, *attributes)]
             for field, choose in (*fields, (text.description, False)):
                 if field:
-                    said = plain(field[: self._max_characters])
+                    said = name_form(field[: self._max_characters])
                     named[row, self._by_tokens(said, choose)] = 1
-                    if _HAN.search(said):
+                    if has_han(said):
                         found = [columns[name] for han, columns in self._han for name in han.findall(said)]
                         named[row, [column for column in found if column is not None]] = 1
         return named
@@ -112,12 +110,12 @@ class Mentions:
 def longer_names(learned: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
     """Of `others`, those with a learned name within them: what they say is not what that name says. Not so a
     label that joins names ("Black / White"), nor what no value can be called."""
-    forms = {form for name in learned for form in _forms(plain(name))}
-    han = {form for form in forms if _HAN.search(form)}
+    forms = {form for name in learned for form in _forms(name_form(name))}
+    han = {form for form in forms if has_han(form)}
     words = {" ".join(_TOKEN.findall(form)) for form in forms - han}
 
     def hides(name: str) -> bool:
-        said = plain(name)
+        said = name_form(name)
         apart = f" {' '.join(_TOKEN.findall(said))} "
         within = any(f" {word} " in apart for word in words if word) or any(form in said for form in han)
         may_be_a_value = len(name) <= VALUE_MAX_CHARS and name.isprintable()
@@ -139,8 +137,7 @@ def _meant(places: list[_Place], said: str) -> _Place:
 
 def _forms(name: str) -> set[str]:
     """The name with and without a final s or es, or a final 色."""
-    if _HAN.search(name):
+    if has_han(name):
         short = name.removesuffix("色")
         return {name, short} if len(short) > 1 else {name}
-    stems = {name, name.removesuffix("s"), name.removesuffix("es")}
-    return {stem + end for stem in stems if len(stem) > 1 for end in ("", "s", "es")}
+    return with_endings(name, 2)

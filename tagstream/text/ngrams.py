@@ -14,7 +14,6 @@ mixed again with a salt: any n-gram costs two look-ups, whatever its length.
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -24,7 +23,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field
 
+from tagstream.core.language import HAN
 from tagstream.core.ports import TextFields
+from tagstream.text.fields import FIELD_MAX_CHARACTERS, in_order
+from tagstream.text.plain import folded
 
 UInt64Array = npt.NDArray[np.uint64]
 _Number = TypeVar("_Number", np.uint64, np.int64)
@@ -32,8 +34,7 @@ _Number = TypeVar("_Number", np.uint64, np.int64)
 HASH_NAME = "prefix64"
 _BASE = 0x9E3779B97F4A7C15 | 1
 _BASE_INVERSE = pow(_BASE, -1, 2**64)
-_HAN = "㐀-鿿豈-﫿"
-_TOKEN = re.compile(f"[{_HAN}]+|[^\\W_{_HAN}]+")
+_TOKEN = re.compile(f"[{HAN}]+|[^\\W_{HAN}]+")
 _SPACE = 32
 _WORD, _CHARACTERS, _HAN_CHARACTERS = 0, 1, 2
 
@@ -50,8 +51,7 @@ class HashedNgrams(BaseModel):
     word_sizes: tuple[int, ...] = (1, 2)
     character_sizes: tuple[int, ...] = (2, 3, 4, 5)
     han_sizes: tuple[int, ...] = (1, 2, 3)
-    #: The rest of a field is not read: it bounds the time that a long description takes.
-    max_characters: int = 2000
+    max_characters: int = FIELD_MAX_CHARACTERS
 
     @property
     def buckets(self) -> int:
@@ -119,11 +119,9 @@ def _segments(texts: Sequence[TextFields], max_characters: int) -> tuple[list[st
     """Tokens of each field between spaces, with the row and the field (0 title … 3 description) of each."""
     segments, rows, fields = [], [], []
     for row, text in enumerate(texts):
-        attributes = " \n ".join(f"{name} {value}" for name, value in text.attributes.items())
-        for field, content in enumerate((text.title, text.brand, attributes, text.description)):
+        for field, content in enumerate(in_order(text, between=" \n ")):
             if content:
-                plain = unicodedata.normalize("NFKC", content[:max_characters]).casefold()
-                segments.append(f" {' '.join(_TOKEN.findall(plain))} ")
+                segments.append(f" {' '.join(_TOKEN.findall(folded(content[:max_characters])))} ")
                 rows.append(row)
                 fields.append(field)
     return segments, rows, fields

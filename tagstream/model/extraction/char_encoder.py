@@ -11,7 +11,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
-from tagstream.text.plain import plain
+from tagstream.text.plain import folded_in_place
 
 #: Of each character: itself, with the one before, with the one after, with both, and its kind.
 _GRAMS = 5
@@ -33,7 +33,9 @@ class CharacterConfig(BaseModel):
 
 def gram_buckets(text: str, config: CharacterConfig) -> npt.NDArray[np.int64]:
     """(characters, 5) buckets of the n-grams around each character."""
-    codes = np.frombuffer(plain(text).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
+    codes = np.frombuffer(folded_in_place(text).encode("utf-32-le", "surrogatepass"), np.uint32).astype(
+        np.uint64
+    )
     edge = np.array([_OUTSIDE], np.uint64)
     before, after = np.concatenate([edge, codes[:-1]]), np.concatenate([codes[1:], edge])
     if not len(codes):

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +36,7 @@ from tagstream.model.extraction.lexicon import Lexicon
 from tagstream.model.extraction.network import TEXT_MAX_CHARS, Network
 from tagstream.model.extraction.pretrained import Pretrained
 from tagstream.model.version.format import MANIFEST, Manifest, read_manifest, sha256, write_json
+from tagstream.text.plain import folded
 
 FORMAT_VERSION = 1
 #: Titles at once; more gain no speed on a CPU.
@@ -203,6 +203,5 @@ class Extractor:
 
 def normalised_value(text: str) -> str:
     """NFKC, casefolded, white space collapsed, without marks at the ends; empty if it is no valid Unicode."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    value = re.sub(r"\s+", " ", plain).strip(_EDGES)
+    value = re.sub(r"\s+", " ", folded(text)).strip(_EDGES)
     return "" if any("\ud800" <= character <= "\udfff" for character in value) else value

@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from tagstream.dataset.titles import Title
-from tagstream.text.plain import plain
+from tagstream.text.plain import folded_in_place
 
 TERM_MAX_CHARACTERS = 10
 #: Added to the occurrences: a term seen once is not certain.
@@ -54,7 +54,7 @@ class Lexicon:
             minus_labelled, minus_seen = _count(without, self.groups, self.labelled)
         features = np.zeros((len(text), self.width), np.float32)
         matches = []
-        for start, end, term in _terms(plain(text), self.labelled):
+        for start, end, term in _terms(folded_in_place(text), self.labelled):
             less = minus_labelled.get(term)
             of = self.labelled[term]
             counts = [n - m for n, m in zip(of, less, strict=True)] if less else of
@@ -72,7 +72,7 @@ def _count(
     titles: Sequence[Title], groups: Sequence[str], known: dict[str, tuple[int, ...]] | None
 ) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
     labelled: dict[str, list[int]] = defaultdict(lambda: [0] * len(groups))
-    texts = [plain(title.text) for title in titles]
+    texts = [folded_in_place(title.text) for title in titles]
     for title, text in zip(titles, texts, strict=True):
         for span in title.spans:
             if span.end - span.start <= TERM_MAX_CHARACTERS:

@@ -14,13 +14,15 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
+from tagstream.core.language import HAN
 from tagstream.core.ports import TextFields
 from tagstream.core.taxonomy import Taxonomy
+from tagstream.text.fields import in_order
 
 PAD, UNKNOWN, TAGS, END = "<pad>", "<unk>", "<tags>", "<end>"
 #: The rest of a text is not read, whatever the limit in pieces: it bounds the time of splitting.
 MAX_CHARACTERS = 2000
-_HAN = "[㐀-鿿豈-﫿]"
+_HAN = f"[{HAN}]"
 _INSIDE = "##"
 
 
@@ -106,7 +108,5 @@ def read(path: Path) -> Tokenizer:
 
 
 def _joined(text: TextFields) -> str:
-    attributes = " ".join(f"{name} {value}" for name, value in text.attributes.items())
-    fields = (text.title, text.brand, attributes, text.description)
-    joined = " ".join(field for field in fields if field)[:MAX_CHARACTERS]
+    joined = " ".join(field for field in in_order(text) if field)[:MAX_CHARACTERS]
     return joined.encode("utf-8", errors="replace").decode("utf-8")

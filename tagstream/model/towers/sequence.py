@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import math
 import re
-import unicodedata
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -21,11 +20,14 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from tagstream.core.language import HAN
 from tagstream.core.ports import TextFields
 from tagstream.model.towers.base import Parts, Prepared, TextTower, Tokens, TowerConfig
+from tagstream.text.fields import FIELD_MAX_CHARACTERS, in_order
+from tagstream.text.plain import folded
 
 VOCABULARY = "vocabulary.json"
-_PIECE = re.compile(r"[㐀-鿿豈-﫿]|[^\W_㐀-鿿豈-﫿]+")
+_PIECE = re.compile(rf"[{HAN}]|[^\W_{HAN}]+")
 PADDING, MASK, FIRST_FIELD = 0, 1, 2
 _FIELDS = 4
 #: Words outside the vocabulary share these ids, by hash.
@@ -239,15 +241,12 @@ class Vocabulary:
 
 
 def _pieces(text: TextFields) -> list[tuple[int, list[str]]]:
-    attributes = " ".join(f"{name} {value}" for name, value in text.attributes.items())
-    fields = (text.title, text.brand, attributes, text.description)
-    return [(place, _words(content)) for place, content in enumerate(fields) if content]
+    return [(place, _words(content)) for place, content in enumerate(in_order(text)) if content]
 
 
 def _words(content: str) -> list[str]:
-    # The rest of a field is not read: it bounds the time that a long description takes.
-    plain = unicodedata.normalize("NFKC", content[:2000]).casefold()
-    return [match.group() for match in islice(_PIECE.finditer(plain), 512)]
+    found = _PIECE.finditer(folded(content[:FIELD_MAX_CHARACTERS]))
+    return [match.group() for match in islice(found, 512)]
 
 
 def _hashed(piece: str) -> int:
