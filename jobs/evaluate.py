@@ -30,7 +30,8 @@ from rich.console import Console
 from tagstream.adapters.registry import BUNDLED, Registry
 from tagstream.core.errors import TagstreamError
 from tagstream.core.taxonomy import Taxonomy
-from tagstream.dataset.rows import Columns, Row, columns_of, read_products, read_zh
+from tagstream.dataset.columns import Columns, columns_of
+from tagstream.dataset.rows import Row, read_products, read_zh
 from tagstream.dataset.split import CLASS_MIN_ROWS, EvaluationSpec, normalised_title
 from tagstream.dataset.table import open_text
 from tagstream.dataset.titles import read_titles

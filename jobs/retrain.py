@@ -37,7 +37,8 @@ from torch import nn
 
 from tagstream.adapters.registry import Registry
 from tagstream.core.errors import TagstreamError
-from tagstream.dataset.rows import columns_of, unknown_labels
+from tagstream.dataset.columns import columns_of
+from tagstream.dataset.rows import unknown_labels
 from tagstream.dataset.training_set import TrainingSet
 from tagstream.training.batch_size import batch_that_fits
 from tagstream.training.card import UNDESCRIBED
@@ -161,7 +162,7 @@ def suited(recipe: Recipe, data: TrainingSet) -> tuple[Recipe, list[str]]:
         ValueError: there is nothing to train.
     """
     parts, said = recipe.model_dump(), []
-    if recipe.image is not None and not any(row.image and row.image.is_file() for row in data.with_pictures):
+    if recipe.image is not None and not any(row.has_picture for row in data.with_pictures):
         parts |= {"image": None, "joint": None}
         said.append("no training row has a picture: the image member is left out")
     if recipe.text is not None and not any(

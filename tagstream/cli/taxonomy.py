@@ -19,8 +19,8 @@ from rich.text import Text
 
 from tagstream.core.errors import BadSettings
 from tagstream.core.taxonomy import Group, Taxonomy, Value
+from tagstream.dataset.columns import ALIASES, NO_COLUMN, Columns
 from tagstream.dataset.induce import Finding, induce
-from tagstream.dataset.rows import ALIASES, NO_COLUMN, Columns
 from tagstream.taxonomy import edit
 from tagstream.taxonomy.files import read_taxonomy, write_taxonomy
 from tagstream.taxonomy.shopify import import_shopify

@@ -14,9 +14,9 @@ from pathlib import Path
 
 from tagstream.core.errors import BadSettings
 from tagstream.core.taxonomy import VALUE_MAX_CHARS, Group, Taxonomy, Value, versioned
+from tagstream.dataset.columns import ALIASES, NO_COLUMN, NOT_GROUPS, Columns, split_cell
 from tagstream.dataset.names import GROUP_NAMES, value_names
-from tagstream.dataset.rows import ALIASES, NO_COLUMN, NOT_GROUPS, Columns, split_cell
-from tagstream.dataset.table import Line, products_file, read_lines
+from tagstream.dataset.table import Line, products_file, read_table
 
 #: Longer on average, and it is prose.
 _LABEL_MEAN_CHARS = 40
@@ -53,9 +53,10 @@ def induce(
     asked = columns or Columns()
     try:
         path = products_file(source)
-        header, read = read_lines(path)
+        table = read_table(path)
+        header = table.columns
         roles = asked.found_in(header)
-        lines = list(read)
+        lines = list(table.lines())
     except ValueError as error:
         raise BadSettings(str(error)) from error
     named = {getattr(roles, role): role for role in ALIASES if getattr(roles, role) != NO_COLUMN}
@@ -99,7 +100,7 @@ class _Column:
     """One column's values. `values`: those that are kept, the most frequent first → rows."""
 
     def __init__(self, lines: Sequence[Line], name: str, separators: str, min_rows: int) -> None:
-        cells = [line.cells.get(name, "") for line in lines]
+        cells = [line.cell(name) for line in lines]
         self.texts = [cell for cell in cells if isinstance(cell, str) and cell.strip()]
         whole = [_said(cell, "") for cell in cells]
         apart = [_said(cell, separators) for cell in cells]

@@ -152,7 +152,7 @@ def groups_of(measured: Measured, measure: str, groups: Sequence[str]) -> float:
 
 def _takes_part(row: Row, modalities: Modalities) -> bool:
     text = bool(row.text.title or row.text.description or row.text.brand or row.text.attributes)
-    picture = row.image is not None and row.image.is_file()
+    picture = row.has_picture
     return {"both": text or picture, "text": text, "image": picture}[modalities]
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tagstream.core.errors import BadSettings
 from tagstream.core.taxonomy import VALUE_MAX_CHARS, Group, Taxonomy, Value, versioned
-from tagstream.dataset.table import Line, read_lines
+from tagstream.dataset.table import Line, read_table
 
 #: In place of names: all of them.
 ALL = "all"
@@ -114,4 +114,4 @@ def _attributes(path: Path, wanted: Collection[str]) -> list[Group]:
 
 
 def _of(path: Path) -> list[Line]:
-    return list(read_lines(path)[1])
+    return list(read_table(path).lines())

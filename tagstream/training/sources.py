@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from tagstream.core.taxonomy import Taxonomy
-from tagstream.dataset.rows import NO_COLUMN, Columns, Row, read_products, read_zh, unknown_labels
+from tagstream.dataset.columns import NO_COLUMN, Columns
+from tagstream.dataset.rows import Row, read_products, read_zh, unknown_labels
 from tagstream.dataset.table import titles_files
 from tagstream.dataset.training_set import TrainingSet, training_set
 from tagstream.taxonomy.files import read_taxonomy

@@ -17,7 +17,7 @@ from torchvision.io import encode_jpeg
 
 from jobs.retrain import chosen, described, identity, suited
 from jobs.search import with_text
-from tagstream.dataset.rows import Columns
+from tagstream.dataset.columns import Columns
 from tagstream.dataset.training_set import TrainingSet
 from tagstream.training.batch_size import batch_that_fits, largest_power_of_two
 from tagstream.training.checkpoints import Checkpoints

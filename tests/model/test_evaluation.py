@@ -558,7 +558,7 @@ def test_data_without_anything_to_measure_is_named_in_one_line(tmp_path: Path) -
     (tmp_path / "spec.json").write_text('{"ids": []}')
     assert "is no evaluation spec" in _run("--data", tmp_path, "--spec", tmp_path / "spec.json", expect=2)
     (tmp_path / "items.jsonl").write_text('{"id": "1", "text": "裙"}\n')
-    assert "a line has no 'tags'" in _run("--data", tmp_path / "items.jsonl", expect=2)
+    assert "no column of objects 'tags'" in _run("--data", tmp_path / "items.jsonl", expect=2)
 
 
 def test_a_file_without_titles_is_named_in_the_error(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pyarrow.parquet as parquet
 import pytest
 
 from tagstream.core.taxonomy import Group, Taxonomy, Value, versioned
-from tagstream.dataset.rows import Columns, read_products, unknown_labels
+from tagstream.dataset.columns import Columns
+from tagstream.dataset.rows import read_products, unknown_labels
 from tagstream.dataset.split import class_lists, near_duplicate_groups
 from tagstream.dataset.tags import build_taxonomy, learnable
 from tagstream.dataset.training_set import training_set
@@ -143,8 +144,8 @@ def test_a_label_outside_the_taxonomy_names_its_lines_or_is_kept_and_counted(tmp
     [
         ("id,title\n1,a\n2,b\n1,c\n", "line 4: line 2 has the id '1' too"),
         ("id,title\n1,a,b\n", "line 2 has 3 fields, the header 2"),
-        ('id,title\n1,"a\n', "line 2: unexpected end"),
-        ("id,title,id\n", "'id' stands twice"),
+        ('id,title\n1,"a\n', "line 2 is not CSV: unexpected end"),
+        ("id,title,id\n", "'id' is there twice"),
         ("", "names no columns"),
         ("id,words\n1,a\n", "no column of titles, descriptions or pictures; there are: id, words"),
     ],

@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from tagstream.cli.taxonomy import app
 from tagstream.core.errors import BadSettings
+from tagstream.dataset.columns import Columns
 from tagstream.dataset.induce import induce
-from tagstream.dataset.rows import Columns, read_products
+from tagstream.dataset.rows import read_products
 from tagstream.taxonomy.files import read_taxonomy
 
 

@@ -1,0 +1,135 @@
+"""Which column of a products file means what, and how its cells are read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+
+from tagstream.core.ports import TextFields
+from tagstream.dataset.table import Line
+
+#: Columns that are no label unless they are named as one.
+NOT_GROUPS = frozenset(
+    {
+        *("id", "product_id", "title", "description", "brand", "lang", "attributes", "year", "image"),
+        *("image_source", "event_version"),
+    }
+)
+#: In place of a column's name: there is none.
+NO_COLUMN = "none"
+#: The names, in lower case with _ for spaces, by which a column is found that is not given.
+ALIASES: Mapping[str, tuple[str, ...]] = {
+    "id": ("id", "product_id", "sku", "uniq_id", "item_id", "asin"),
+    "title": ("title", "name", "product_name", "product_title", "item_name", "标题", "商品名称", "text"),
+    "description": ("description", "product_description", "desc", "描述"),
+    "brand": ("brand", "vendor", "品牌"),
+    "image": ("image", "image_path", "picture", "photo", "图片"),
+    "lang": ("lang", "language", "locale"),
+}
+#: A column of objects whose members are labels, unless another one is named.
+_LABELS_FROM = "tags"
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which column means what. None: the first that has one of its `ALIASES`; "none": there is none.
+
+    `labels`: the groups. None: the taxonomy's groups; without a taxonomy every other column.
+    `labels_from`: the column of objects, {group: values}, whose members are the labels; None: `tags`, where
+    that is one. `separators`: each of these characters comes between values of a `multi` group. `strip`:
+    marks that are taken out of texts. `default_lang`: the language of a row that names none.
+    """
+
+    id: str | None = None
+    title: str | None = None
+    description: str | None = None
+    brand: str | None = None
+    image: str | None = None
+    lang: str | None = None
+    labels: tuple[str, ...] | None = None
+    labels_from: str | None = None
+    separators: str = "|;"
+    strip: tuple[str, ...] = ()
+    default_lang: str | None = None
+
+    def found_in(self, header: Sequence[str], groups: Iterable[str] | None = None) -> Columns:
+        """The same with every role and label decided: a column of the header, or `NO_COLUMN`.
+
+        Raises:
+            ValueError: a named column is missing, or there is neither text nor picture, or no label.
+        """
+        there = f"; there are: {', '.join(header)}"
+        outer = self.labels_from or (_LABELS_FROM if _members(header, _LABELS_FROM) else NO_COLUMN)
+        offered = header if outer == NO_COLUMN else _members(header, outer)
+        if not offered:
+            raise ValueError(f"no column of objects {outer!r} for labels_from{there}")
+        labels = self.labels
+        if labels is None and groups is not None:
+            labels = tuple(group for group in groups if group in offered)
+            if not labels:
+                raise ValueError(f"no column is a group of the taxonomy{there}")
+        if missing := [name for name in labels or () if name not in offered]:
+            raise ValueError(f"no column {missing[0]!r} for labels{there}")
+        plain = {name.casefold().replace(" ", "_"): name for name in header if name not in (labels or ())}
+        roles: dict[str, str] = {}
+        for role, aliases in ALIASES.items():
+            given = getattr(self, role)
+            if given not in (None, NO_COLUMN, *header):
+                raise ValueError(f"no column {given!r} for {role}{there}")
+            found = next((plain[alias] for alias in aliases if alias in plain), NO_COLUMN)
+            roles[role] = found if given is None else given
+        if {roles["title"], roles["description"], roles["image"]} == {NO_COLUMN}:
+            raise ValueError(f"no column of titles, descriptions or pictures{there}")
+        if labels is None:
+            objects = {name.partition(".")[0] for name in header if "." in name} & set(header)
+            taken = NOT_GROUPS | set(roles.values()) | objects
+            labels = tuple(name for name in offered if name.partition(".")[0] not in taken)
+        return replace(replace(self, labels=labels, labels_from=outer), **roles)  # type: ignore[arg-type]
+
+    def of_label(self, group: str) -> str:
+        """The column that has the labels of a group, once `labels_from` is decided."""
+        return group if self.labels_from in (None, NO_COLUMN) else f"{self.labels_from}.{group}"
+
+    def changed_by(self, other: Columns) -> Columns:
+        """The same with what `other` says beyond the defaults."""
+        said = {of.name: getattr(other, of.name) for of in fields(other)}
+        return replace(self, **{name: one for name, one in said.items() if one != getattr(Columns(), name)})
+
+    def texts(self, line: Line) -> TextFields:
+        """The texts of a row, once the columns are found. Empty ones but the title are None."""
+        lang = line.text(self.lang or NO_COLUMN) or self.default_lang
+        title, brand, description = (
+            self._text(line, of) for of in (self.title, self.brand, self.description)
+        )
+        return TextFields(title=title, brand=brand or None, description=description or None, lang=lang)
+
+    def _text(self, line: Line, column: str | None) -> str:
+        text = line.text(column or NO_COLUMN)
+        for mark in self.strip:
+            text = text.replace(mark, " ")
+        return text
+
+
+def _members(header: Sequence[str], outer: str) -> list[str]:
+    return [name.removeprefix(f"{outer}.") for name in header if name.startswith(f"{outer}.")]
+
+
+def columns_of(
+    id: str | None = None,
+    title: str | None = None,
+    description: str | None = None,
+    brand: str | None = None,
+    image: str | None = None,
+    labels: str | None = None,
+    separators: str = "|;",
+) -> Columns:
+    """`Columns` from a command line's options; `labels` are comma-separated."""
+    groups = tuple(name.strip() for name in labels.split(",")) if labels else None
+    return Columns(id, title, description, brand, image, labels=groups, separators=separators)
+
+
+def split_cell(cell: str, separators: str) -> list[str]:
+    """The values of one cell, in order, each once, white space collapsed."""
+    parts = re.split(f"[{re.escape(separators)}]", cell) if separators else [cell]
+    return list(dict.fromkeys(said for part in parts if (said := " ".join(part.split()))))

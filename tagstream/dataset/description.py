@@ -1,0 +1,181 @@
+"""A data set's description, dataset.toml, which commands take in place of options. Paths are relative to it.
+
+    taxonomy = "taxonomy.json"      # without one a taxonomy is induced from the labels
+    names = "names.yaml"            # display names of an induced taxonomy's groups and values
+
+    [[files]]
+    path = "products.csv"
+    role = "products"               # or "titles": trained on only, never measured
+    id = "sku"                      # and title, description, brand, image: columns; "none": there is none
+    lang = "en"                     # of the rows without a language; `lang_column` is the column
+    labels = ["colour", "use"]      # the groups; by default those of the taxonomy
+    labels_from = "tags"            # the column of objects, {group: values}, that has them
+    separators = "|;"
+    strip = ["<UNK>"]               # marks that are taken out of texts
+
+Columns that are not named are found by their names. Without a description, a products file and the titles
+files in its folder are a data set too.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tomllib
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tagstream.dataset.columns import NO_COLUMN, Columns
+from tagstream.dataset.table import products_file, titles_files
+
+FILE_NAME = "dataset.toml"
+Role = Literal["products", "titles"]
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One file of labelled rows. `role`: products are cut into training, validation and test part; titles are
+    trained on only."""
+
+    path: Path
+    role: Role = "products"
+    columns: Columns = field(default_factory=Columns)
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """Files of labelled rows, and how to read them.
+
+    Without `taxonomy` one is induced from the labels, with the display names in the file `names`.
+    """
+
+    files: tuple[DataFile, ...]
+    taxonomy: Path | None = None
+    names: Path | None = None
+
+    @property
+    def products(self) -> tuple[DataFile, ...]:
+        return tuple(file for file in self.files if file.role == "products")
+
+    @property
+    def titles(self) -> tuple[DataFile, ...]:
+        return tuple(file for file in self.files if file.role == "titles")
+
+
+def read_dataset(source: Path, columns: Columns | None = None) -> Dataset:
+    """The data set at a path: a dataset.toml, a folder with one, a products file, or a folder with one.
+
+    A folder without description also has its titles files. `columns`: what a command line says of them; where
+    there is a description, it goes before that of the products files.
+
+    Raises:
+        ValueError: there is no such file, or the description is wrong; its file and key are named.
+    """
+    description = source / FILE_NAME if source.is_dir() else source
+    if description.suffix == ".toml" and description.is_file():
+        return _described(description, columns or Columns())
+    columns = columns or Columns()
+    without_pictures = columns.changed_by(Columns(image=NO_COLUMN))
+    titles = titles_files(source) if columns.title != NO_COLUMN else []
+    return Dataset(
+        (
+            DataFile(products_file(source), "products", columns),
+            *(DataFile(path, "titles", without_pictures) for path in titles),
+        )
+    )
+
+
+def write_dataset(path: Path, dataset: Dataset) -> None:
+    """The description as a file; paths are written relative to its folder."""
+    lines = []
+    for name, file in (("taxonomy", dataset.taxonomy), ("names", dataset.names)):
+        lines += [f"{name} = {_toml(_relative(file, path))}"] if file else []
+    for data_file in dataset.files:
+        said = {_KEYS.get(of.name, of.name): getattr(data_file.columns, of.name) for of in fields(Columns)}
+        usual = {_KEYS.get(of.name, of.name): of.default for of in fields(Columns)}
+        lines += ["", "[[files]]", f"path = {_toml(_relative(data_file.path, path))}"]
+        lines += [f'role = "{data_file.role}"']
+        lines += [f"{key} = {_toml(one)}" for key, one in said.items() if one != usual[key]]
+    path.write_text("\n".join([*lines, ""]).lstrip("\n"), encoding="utf-8")
+
+
+#: A field of `Columns` → its key in the file, where that is another one.
+_KEYS = {"lang": "lang_column", "default_lang": "lang"}
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    path: str
+    role: Role = "products"
+    id: str | None = None
+    title: str | None = None
+    description: str | None = None
+    brand: str | None = None
+    image: str | None = None
+    lang: str | None = None
+    lang_column: str | None = None
+    labels: list[str] | None = None
+    labels_from: str | None = None
+    separators: str = "|;"
+    strip: list[str] = []
+
+    def columns(self) -> Columns:
+        said: dict[str, Any] = {of.name: getattr(self, _KEYS.get(of.name, of.name)) for of in fields(Columns)}
+        lists = {name: tuple(one) for name, one in said.items() if isinstance(one, list)}
+        return Columns(**(said | lists))
+
+
+class _Description(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    taxonomy: str | None = None
+    names: str | None = None
+    files: list[_File]
+
+
+def _described(path: Path, columns: Columns) -> Dataset:
+    try:
+        found = _Description.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{path}: {_key(first['loc'])}: {first['msg']}") from error
+    except ValueError as error:
+        raise ValueError(f"{path} is no TOML: {error}") from error
+    files = tuple(
+        DataFile(
+            _there(path, f"files[{number}].path", file.path),
+            file.role,
+            file.columns().changed_by(columns) if file.role == "products" else file.columns(),
+        )
+        for number, file in enumerate(found.files, 1)
+    )
+    if not any(file.role == "products" for file in files):
+        raise ValueError(f'{path}: files: none has the role "products"')
+    named = {key: getattr(found, key) for key in ("taxonomy", "names")}
+    return Dataset(files, **{key: _there(path, key, name) for key, name in named.items() if name is not None})
+
+
+def _key(location: tuple[str | int, ...]) -> str:
+    """files[2].role"""
+    parts = (f"[{part + 1}]" if isinstance(part, int) else f".{part}" for part in location)
+    return "".join(parts).removeprefix(".")
+
+
+def _there(description: Path, key: str, name: str) -> Path:
+    file = description.parent / name
+    if not file.is_file():
+        raise ValueError(f"{description}: {key}: no such file: {name}")
+    return file
+
+
+def _relative(path: Path, description: Path) -> str:
+    return Path(os.path.relpath(path.resolve(), description.parent.resolve())).as_posix()
+
+
+def _toml(content: str | tuple[str, ...]) -> str:
+    """JSON's strings and lists of strings are TOML's too."""
+    return json.dumps(content, ensure_ascii=False)
