@@ -18,7 +18,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
 from tagstream.api.admission import BodyLimit, RateLimit, retry_after
-from tagstream.core.decide import Decider
+from tagstream.core.decide import Deciders, decide
 from tagstream.core.errors import Overloaded, TaggingFailed, TagstreamError, Unavailable
 from tagstream.core.events import ImageRef, ImageUse, ProductTags, Tag
 from tagstream.core.localise import wanted_languages
@@ -112,14 +112,9 @@ def build_api(
     """
     app = FastAPI(title="tagstream", version="1", description="Tags of products, and products by tag.")
     app.add_middleware(BodyLimit, max_bytes=body_max_bytes)
-    deciders: dict[str, Decider] = {}
+    deciders = Deciders(tagger.taxonomy, rules)
     silent_until_s: dict[str, float] = {}
     limit = RateLimit(requests_per_s)
-
-    def decider_of(model_version: str) -> Decider:
-        if model_version not in deciders:
-            deciders[model_version] = Decider(tagger.taxonomy(model_version), rules)
-        return deciders[model_version]
 
     def taxonomy_for_names(model_version: str) -> Taxonomy | None:
         """None while the model is gone or silent. That is remembered for some seconds: asking takes as long
@@ -129,7 +124,7 @@ def build_api(
         # One request asks; those that come meanwhile do without names.
         silent_until_s[model_version] = time.monotonic() + _NAMES_RETRY_S
         try:
-            return decider_of(model_version).taxonomy
+            return deciders.of(model_version).taxonomy
         except TagstreamError:
             silent_until_s[model_version] = time.monotonic() + _NAMES_RETRY_S
             return None
@@ -177,17 +172,17 @@ def build_api(
             raise HTTPException(
                 422, f"neither a title nor a usable picture: {picture.reason or 'nothing to tag'}"
             )
-        text = TextFields(product.title, product.brand, product.description, product.attributes, product.lang)
+        text = TextFields.of(product)
         scores = tagger.tag(MicroBatch([text], [picture.encoded]))
-        decider = decider_of(scores.model_version)
-        image = scores.image[0] if picture.encoded is not None else picture.use
+        decider = deciders.of(scores.model_version)
+        [tags], [image] = decide(decider, [text], [picture], scores)
         return TagResponse(
             model_version=scores.model_version,
             model_generation=scores.model_generation,
             taxonomy_version=decider.taxonomy.taxonomy_version,
             image=image,
             image_reason=picture.reason,
-            tags=_named(decider.decide(scores.values, [text], scores.spans)[0], decider.taxonomy, wanted),
+            tags=_named(tags, decider.taxonomy, wanted),
         )
 
     @app.get(

@@ -8,7 +8,7 @@ groups that are not in the taxonomy; their tags stand behind it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from tagstream.core.events import Event, ImageUse, ProductTags, Tag, TagSource
 from tagstream.core.hierarchy import Hierarchy
 from tagstream.core.language import language_of
-from tagstream.core.ports import Scores, Span, TextFields, Write
+from tagstream.core.ports import Picture, Scores, Span, TextFields, Write
 from tagstream.core.rules import NO_RULES, Rules
 from tagstream.core.taxonomy import Taxonomy
 
@@ -129,13 +129,48 @@ class Decider:
         return said
 
 
+class Deciders:
+    """One decider a model version, made when that version first answers. Any thread may ask."""
+
+    def __init__(self, taxonomy_of: Callable[[str], Taxonomy], rules: Rules = NO_RULES) -> None:
+        self._taxonomy_of = taxonomy_of
+        self._rules = rules
+        self._deciders: dict[str, Decider] = {}
+
+    def __contains__(self, model_version: str) -> bool:
+        return model_version in self._deciders
+
+    def of(self, model_version: str) -> Decider:
+        """Raises what asking for the taxonomy raises."""
+        decider = self._deciders.get(model_version)
+        if decider is None:
+            decider = Decider(self._taxonomy_of(model_version), self._rules)
+            self._deciders[model_version] = decider
+        return decider
+
+
+def decide(
+    decider: Decider, texts: Sequence[TextFields], pictures: Sequence[Picture], scores: Scores
+) -> tuple[list[tuple[Tag, ...]], list[ImageUse]]:
+    """Steps 5 to 6, for the stream and the API alike: each event's tags, and what became of its picture.
+
+    Where the model had neither a text nor a picture to go by, its tags would be its prior: they are left out.
+    """
+    uses = [
+        seen if picture.encoded is not None else picture.use
+        for seen, picture in zip(scores.image, pictures, strict=True)
+    ]
+    decided = decider.decide(scores.values, texts, scores.spans)
+    for row, (text, use) in enumerate(zip(texts, uses, strict=True)):
+        if use != "used" and not text.title.strip():
+            decided[row] = tuple(tag for tag in decided[row] if tag.source != "model")
+    return decided, uses
+
+
 def tag_write(
     event: Event, tags: tuple[Tag, ...], image: ImageUse, scores: Scores, taxonomy_version: str, now_ms: int
 ) -> Write:
-    """The new state of a tagged product. Where the model had neither text nor picture to go by, its
-    tags would be its prior, so they are left out."""
-    if image != "used" and not event.product.title.strip():
-        tags = tuple(tag for tag in tags if tag.source != "model")
+    """The new state of a tagged product."""
     product = ProductTags(
         product_id=event.product.product_id,
         revision=0,

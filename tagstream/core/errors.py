@@ -67,7 +67,7 @@ class TaggingFailed(TagstreamError):
 
 class TooManyDeadLetters(TagstreamError):
     """So many events fail that the cause is ours, not theirs. Every consumer has halted and lost nothing;
-    mend the cause (a bad deploy, a model that raises), then `tagstream resume`."""
+    remove the cause (a bad deploy, a model that raises), then run `tagstream resume`."""
 
 
 class IncompatibleModel(TagstreamError):

@@ -18,6 +18,8 @@ from tagstream.core.metrics import Metric
 from tagstream.core.taxonomy import Taxonomy
 
 Header = tuple[str, bytes | None]
+#: Of a description; the model reads no further.
+DESCRIPTION_MAX_CHARS = 4000
 
 
 class TopicPartition(NamedTuple):
@@ -146,6 +148,21 @@ class Images(Protocol):
     def close(self) -> None: ...
 
 
+class HasText(Protocol):
+    """A product with texts: an event, or a request to tag."""
+
+    @property
+    def title(self) -> str: ...
+    @property
+    def brand(self) -> str | None: ...
+    @property
+    def description(self) -> str | None: ...
+    @property
+    def attributes(self) -> Mapping[str, str]: ...
+    @property
+    def lang(self) -> str | None: ...
+
+
 class TextFields(NamedTuple):
     """The text of one product, as the model reads it."""
 
@@ -154,6 +171,12 @@ class TextFields(NamedTuple):
     description: str | None = None
     attributes: Mapping[str, str] = {}
     lang: str | None = None
+
+    @classmethod
+    def of(cls, product: HasText) -> TextFields:
+        """The first 4,000 characters of the description: more adds nothing that the model reads."""
+        description = product.description[:DESCRIPTION_MAX_CHARS] if product.description else None
+        return cls(product.title, product.brand, description, product.attributes, product.lang)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,4 @@
-"""What a worker says of itself: its books, its troubles, how long its steps took, how far behind it is."""
+"""What a worker reports: its books, its troubles, how long its steps took, how far behind it is."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _METRIC_OF = {
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """A glance at the worker, from any thread. With `uncommitted` 0 the books balance:
+    """The state of a worker. With `uncommitted` 0 the books balance:
     consumed = tagged + repeated + superseded + stale + deleted + dead_lettered + dropped.
     """
 
@@ -42,8 +42,8 @@ class WorkerStatus:
 
 
 class Account:
-    """The worker's thread counts; its micro-batches' threads time their steps and tell their troubles;
-    `status` may be asked by any."""
+    """The worker's loop counts. The threads of its micro-batches time their steps and note their troubles.
+    Any thread may ask for the status."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -57,32 +57,36 @@ class Account:
         self._books[book] += 1
 
     def trouble(self, step: str, error: Exception) -> None:
-        """This step fails, until `well` is said of it: the worker is not ready. Logged once."""
+        """This step fails, and the worker is not ready, until it has `recovered`. Logged once."""
         if step not in self._troubles:
             log.warning("%s: %s: %s", step, type(error).__name__, error, extra={"step": step})
         self._troubles[step] = f"{type(error).__name__}: {error}"
 
-    def well(self, step: str) -> None:
+    def recovered(self, step: str) -> None:
+        """This step works again."""
         self._troubles.pop(step, None)
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
-        """How long the body took; nothing where it raises."""
+        """Observe how long the body took, unless it raises."""
         started_s = time.perf_counter()
         yield
         self._metrics.observe(Metric.STEP_S, time.perf_counter() - started_s, step=step)
 
     def report_books(self) -> None:
+        """Add what was counted since the last report to the metrics."""
         for book, metric in _METRIC_OF.items():
             if more := self._books[book] - self._reported[book]:
                 self._metrics.add(metric, more)
         self._reported = self._books.copy()
 
     def report_load(self, *, in_flight: int, uncommitted: int) -> None:
+        """Micro-batches in flight, and events taken and not committed."""
         self._metrics.set(Metric.IN_FLIGHT, in_flight)
         self._metrics.set(Metric.UNCOMMITTED, uncommitted)
 
     def report_lag(self, lag: dict[TopicPartition, int]) -> None:
+        """Records not yet polled, of each assigned partition."""
         self._lag = lag
         for partition, records in lag.items():
             self._metrics.set(Metric.LAG, records, partition=str(partition.partition))
@@ -93,12 +97,14 @@ class Account:
             self._metrics.set(Metric.LAG, 0, partition=str(partition.partition))
 
     def report_size(self, *, products: int, entries: int) -> None:
+        """Products with tags and index entries in the store."""
         self._metrics.set(Metric.STORED, products)
         self._metrics.set(Metric.INDEX, entries)
 
     def status(
         self, epochs: Mapping[TopicPartition, int], *, heartbeat_s: float, in_flight: int, uncommitted: int
     ) -> WorkerStatus:
+        """`epochs`: of the assigned partitions. Any thread may ask."""
         troubles, lag, epochs = dict(self._troubles), dict(self._lag), dict(epochs)
         reason = "; ".join(f"{step}: {why}" for step, why in troubles.items())
         return WorkerStatus(

@@ -1,12 +1,19 @@
-"""Step 9: which offsets are committed when, alone or in one transaction with what they stand for."""
+"""Steps 8 and 9: in which order a record is published and its offset committed.
+
+AtLeastOnce   publish, then commit
+ExactlyOnce   publish and commit in one transaction
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from tagstream.core.errors import TransactionAborted, Unavailable
-from tagstream.core.ports import OutRecord, Source, TopicPartition, Transactions
+from tagstream.core.ports import OutRecord, Ports, Publisher, Source, TopicPartition, Transactions
+from tagstream.stream.entry import Entry
+from tagstream.stream.healing import Mark
 from tagstream.stream.limits import WorkerLimits
 from tagstream.stream.offsets import OffsetTracker
 
@@ -14,30 +21,68 @@ from tagstream.stream.offsets import OffsetTracker
 _TRANSACTION_MAX_BYTES = 16 * 2**20
 
 
-@dataclass(frozen=True, slots=True)
-class _Transaction:
-    """One that was begun and of which the broker has not said how it ended."""
-
-    records: list[OutRecord]
-    progress: dict[TopicPartition, int]
-    trackers: dict[TopicPartition, OffsetTracker]
+def delivery_of(ports: Ports, limits: WorkerLimits, now_s: float) -> Delivery:
+    """Exactly once where `ports` have transactions, else at least once."""
+    if ports.transactions is not None:
+        return ExactlyOnce(ports.transactions, limits, now_s)
+    return AtLeastOnce(ports.source, ports.publisher, limits, now_s)
 
 
-class Committer:
-    """The trackers of the assigned partitions, and their commits. Used by the worker's loop.
+class Delivery(ABC):
+    """The offset trackers of the assigned partitions, and how their progress is committed.
 
-    `transactions`: None for at least once.
+    Any thread may call `publish`. The rest is for the worker's loop.
     """
 
-    def __init__(
-        self, source: Source, transactions: Transactions | None, limits: WorkerLimits, now_s: float
-    ) -> None:
+    #: the last commit failed, or it is not known whether it did
+    last_commit_failed = False
+
+    def __init__(self, limits: WorkerLimits, now_s: float) -> None:
         self.trackers: dict[TopicPartition, OffsetTracker] = {}
-        self._source, self._transactions, self._limits = source, transactions, limits
-        self._committed_s = self._heard_s = now_s
-        self._undecided: _Transaction | None = None
-        #: exactly once: the last transaction was not committed, or is not known to be
-        self.is_refused = False
+        self._limits = limits
+        self._committed_s = self._acknowledged_s = now_s
+
+    @abstractmethod
+    def publish(self, records: Sequence[OutRecord]) -> bool:
+        """Step 8. True: the broker has acknowledged all of them. False: they wait for their transaction.
+
+        Raises:
+            Unavailable: some were not acknowledged. Publishing all of them again is harmless.
+        """
+
+    @abstractmethod
+    def done(self, entry: Entry) -> None:
+        """The work of this entry is done: its offset may be committed once all before it are done."""
+
+    @abstractmethod
+    def is_due(self, now_s: float, load: float) -> bool:
+        """Whether to commit now. `load`: the share of the worker's bounds in use."""
+
+    @abstractmethod
+    def commit(self, partitions: Collection[TopicPartition], now_s: float, *, wait: bool) -> None:
+        """Step 9: commit what is ready in these partitions. `wait`: until the answer.
+
+        Raises:
+            Unavailable: the broker does not answer. The next call commits it again.
+            TransactionAborted: readers see nothing of it. The next call sends it again.
+        """
+
+    @abstractmethod
+    def handover_offset(self, partition: TopicPartition, in_flight: Iterable[Entry]) -> int:
+        """The offset up to which this worker must finish before it hands the partition over. Stopping
+        earlier would publish twice. `in_flight`: its entries of any partition."""
+
+    @abstractmethod
+    def suspects(
+        self, partition: TopicPartition, in_flight: Iterable[Entry]
+    ) -> list[tuple[str, Mark | None]]:
+        """Products of a lost partition that may have been published after the next owner published them, and
+        what was published last, if anything was."""
+
+    @property
+    def holds_outputs(self) -> bool:
+        """Whether stored results wait to be published."""
+        return False
 
     @property
     def uncommitted(self) -> int:
@@ -45,50 +90,79 @@ class Committer:
         return sum(len(tracker) for tracker in list(self.trackers.values()))
 
     @property
-    def exposed(self) -> int:
-        """Records that would be published again by the partitions' next owner, should they go now."""
-        return sum(tracker.exposed for tracker in list(self.trackers.values()))
+    def output_bytes(self) -> int:
+        """Held by records that wait for their transaction."""
+        return sum(tracker.output_bytes for tracker in self.trackers.values())
 
     @property
-    def is_unheard(self) -> bool:
-        """The group does not answer, and may have given the partitions away."""
+    def republishable(self) -> int:
+        """Records that the next owner would publish again if the partitions went now."""
+        return sum(tracker.republishable for tracker in list(self.trackers.values()))
+
+    @property
+    def is_unacknowledged(self) -> bool:
+        """The group answers no commits, and may have given the partitions away."""
         unacknowledged = sum(tracker.unacknowledged for tracker in list(self.trackers.values()))
         return unacknowledged >= self._limits.micro_batch.max_events
 
-    def unheard_for_s(self, now_s: float) -> float:
-        """0 while the group answers. To be asked at every turn."""
-        if not self.is_unheard:
-            self._heard_s = now_s
-        return now_s - self._heard_s
+    def unacknowledged_for_s(self, now_s: float) -> float:
+        """How long the group has not answered; 0 while it does. Ask at every turn."""
+        if not self.is_unacknowledged:
+            self._acknowledged_s = now_s
+        return now_s - self._acknowledged_s
+
+    def acknowledged(self, next_offsets: Mapping[TopicPartition, int]) -> None:
+        """The group took a commit."""
+        for partition, next_offset in next_offsets.items():
+            if partition in self.trackers:
+                self.trackers[partition].acknowledged(next_offset)
+
+    def recheck(self) -> None:
+        """The last commits may not have arrived: the next one repeats them."""
+        for tracker in self.trackers.values():
+            tracker.recheck()
+
+    def _tracker_of(self, entry: Entry) -> OffsetTracker | None:
+        """None if the partition is not held any more, or was assigned anew."""
+        tracker = self.trackers.get(entry.record.source)
+        return tracker if tracker is not None and tracker.epoch == entry.epoch else None
+
+
+class AtLeastOnce(Delivery):
+    """The order, for each event:
+
+    1. its tags are stored (step 7)
+    2. its record is published, and the broker acknowledges it (`publish`)
+    3. its offset is done (`done`)
+    4. the offset is committed with all done offsets before it (`commit`)
+
+    A crash between 1 and 4 repeats the event, which changes nothing in the store and publishes it again.
+    """
+
+    def __init__(self, source: Source, publisher: Publisher, limits: WorkerLimits, now_s: float) -> None:
+        super().__init__(limits, now_s)
+        self._source, self._publisher = source, publisher
+
+    def publish(self, records: Sequence[OutRecord]) -> bool:
+        self._publisher.publish(records)
+        return True
+
+    def done(self, entry: Entry) -> None:
+        if (tracker := self._tracker_of(entry)) is not None:
+            is_letter = entry.outcome == "dead_lettered"
+            tracker.done(entry.record.offset, published=entry.published, dead_lettered=is_letter)
 
     def is_due(self, now_s: float, load: float) -> bool:
-        """Exactly once, a commit is a transaction and dear. At least once, what is published and not
-        committed comes twice after a crash, so a micro-batch of it is enough."""
-        waits_s = now_s - self._committed_s
-        if waits_s >= self._limits.commit_interval_s:
+        """What is published and not committed comes twice after a crash: one micro-batch of it is enough."""
+        if now_s - self._committed_s >= self._limits.commit_interval_s:
             return True
-        if self._transactions is None:
-            passed = sum(tracker.passed for tracker in self.trackers.values())
-            return passed >= self._limits.micro_batch.max_events
-        # Outputs that wait for their transaction use up the room for more.
-        return load >= 0.5 and waits_s >= 0.1 * self._limits.commit_interval_s
+        ready = sum(tracker.newly_committable for tracker in self.trackers.values())
+        return ready >= self._limits.micro_batch.max_events
 
     def commit(self, partitions: Collection[TopicPartition], now_s: float, *, wait: bool) -> None:
-        """Of what is ready in these partitions; with `wait`, or in a transaction, until the answer.
-
-        Raises:
-            Unavailable: the broker does not answer; it is said again at the next call.
-            TransactionAborted: nothing of it is visible; it is sent again at the next call.
-        """
         self._committed_s = now_s
-        if self._transactions is not None:
-            self.is_refused = True
-            while self._transact(self._transactions, partitions):
-                pass
-            self.is_refused = False
-            return
-        if self.is_unheard:  # the last ones may have been refused in a rebalance: say them again
-            self.doubt()
+        if self.is_unacknowledged:  # a rebalance may have refused the last ones
+            self.recheck()
         progress = {
             partition: next_offset
             for partition in partitions
@@ -101,28 +175,96 @@ class Committer:
         try:
             self._source.commit(progress, wait=wait)
         except Unavailable:
-            self.doubt()
+            self.recheck()
             raise
 
-    def doubt(self) -> None:
-        """The last commits may not have arrived."""
-        for tracker in self.trackers.values():
-            tracker.doubt_commits()
+    def handover_offset(self, partition: TopicPartition, in_flight: Iterable[Entry]) -> int:
+        tracker = self.trackers.get(partition)
+        if tracker is None:
+            return 0
+        flying = [entry.record.offset + 1 for entry in in_flight if entry.record.source == partition]
+        return max([tracker.published_until, *flying])
 
-    def acknowledged(self, next_offsets: Mapping[TopicPartition, int]) -> None:
-        for partition, next_offset in next_offsets.items():
-            if partition in self.trackers:
-                self.trackers[partition].acknowledged(next_offset)
+    def suspects(
+        self, partition: TopicPartition, in_flight: Iterable[Entry]
+    ) -> list[tuple[str, Mark | None]]:
+        found: list[tuple[str, Mark | None]] = [
+            (entry.product_id, None)
+            for entry in in_flight
+            if entry.product_id is not None and entry.record.source == partition
+        ]
+        tracker = self.trackers.get(partition)
+        found += [(mark.product_id, mark) for mark in tracker.suspects()] if tracker is not None else []
+        return found
 
-    def _transact(self, transactions: Transactions, partitions: Collection[TopicPartition]) -> bool:
-        """Steps 8 and 9 in one: the outputs of exactly the offsets that it commits. One whose end is unknown
-        comes first, because what it holds may be published already. True: there may be more to commit."""
+
+@dataclass(frozen=True, slots=True)
+class _Transaction:
+    """One that was begun, while the broker has not said how it ended."""
+
+    records: list[OutRecord]
+    progress: dict[TopicPartition, int]
+    trackers: dict[TopicPartition, OffsetTracker]
+
+
+class ExactlyOnce(Delivery):
+    """The order, for each event:
+
+    1. its tags are stored (step 7)
+    2. its record waits beside its offset, which is done (`done`)
+    3. one transaction publishes the records of exactly the offsets that it commits (`commit`)
+
+    A crash before the end of 3 repeats the event; no reader at `read_committed` has seen its record. The
+    group fences a consumer that lost its partition, so nothing late can be published.
+    """
+
+    def __init__(self, transactions: Transactions, limits: WorkerLimits, now_s: float) -> None:
+        super().__init__(limits, now_s)
+        self._transactions = transactions
+        self._undecided: _Transaction | None = None
+
+    def publish(self, records: Sequence[OutRecord]) -> bool:
+        return False
+
+    def done(self, entry: Entry) -> None:
+        if (tracker := self._tracker_of(entry)) is not None:
+            tracker.done(entry.record.offset, entry.output)
+
+    def is_due(self, now_s: float, load: float) -> bool:
+        """A transaction is expensive. Records that wait for it use up the room for more."""
+        waits_s = now_s - self._committed_s
+        interval_s = self._limits.commit_interval_s
+        return waits_s >= interval_s or (load >= 0.5 and waits_s >= 0.1 * interval_s)
+
+    def commit(self, partitions: Collection[TopicPartition], now_s: float, *, wait: bool) -> None:
+        """Always waits for the answer."""
+        self._committed_s = now_s
+        self.last_commit_failed = True
+        while self._transact(partitions):
+            pass
+        self.last_commit_failed = False
+
+    def handover_offset(self, partition: TopicPartition, in_flight: Iterable[Entry]) -> int:
+        return 0
+
+    def suspects(
+        self, partition: TopicPartition, in_flight: Iterable[Entry]
+    ) -> list[tuple[str, Mark | None]]:
+        return []
+
+    @property
+    def holds_outputs(self) -> bool:
+        return any(tracker.holds_outputs for tracker in self.trackers.values())
+
+    def _transact(self, partitions: Collection[TopicPartition]) -> bool:
+        """One transaction. True: there may be more to commit. One whose end is unknown comes first, because
+        what it holds may be published already."""
         begun = self._undecided or self._gathered(partitions)
         if not begun.progress:
-            transactions.settle()
+            self._transactions.settle()
             return False
         try:
-            transactions.commit(begun.records, begun.progress)
+            self._transactions.commit(begun.records, begun.progress)
         except TransactionAborted:
             self._undecided = None
             raise

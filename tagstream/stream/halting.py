@@ -32,7 +32,7 @@ class DeadLetterGuard:
         self._last: deque[bool] = deque(maxlen=limits.window)
 
     def reset(self) -> None:
-        """Forget the past, which somebody has mended."""
+        """Start to count anew: somebody has removed the cause."""
         with self._lock:
             self._run = self._failed = 0
             self._last.clear()
@@ -59,43 +59,46 @@ class DeadLetterGuard:
 
 
 class HaltSwitch:
-    """A consumer's end of the switch that halts them all. Any thread may throw it; the rest is the loop's.
+    """A consumer's end of the switch that halts them all. Used by the worker's loop.
 
-    Until the store has said otherwise, the stream is halted.
+    The stream is halted until the store has answered that it is not.
     """
 
     def __init__(self, halts: Halts, guard: DeadLetterGuard, interval_s: float) -> None:
         self.guard = guard
         self._halts, self._interval_s = halts, interval_s
-        self._obeyed_s = -math.inf
-        self._reason = "the store has not said yet whether the stream is halted"
-        self._to_say = ""
+        self._checked_s = -math.inf
+        self._reason = "the store has not answered yet whether the stream is halted"
+        self._unsent = ""
 
     @property
     def is_on(self) -> bool:
-        return bool(self._reason or self._to_say)
+        """Whether this consumer must stand still."""
+        return bool(self._reason or self._unsent)
 
     def throw(self, reason: str) -> None:
-        """Takes effect here at once, and on the others when the store knows of it."""
-        self._to_say = reason
+        """Halt here at once, and the others with the next `check`."""
+        self._unsent = reason
 
     def is_due(self, now_s: float) -> bool:
-        return bool(self._to_say) or now_s - self._obeyed_s >= self._interval_s
+        """Whether to `check` now."""
+        return bool(self._unsent) or now_s - self._checked_s >= self._interval_s
 
-    def obey(self, now_s: float) -> None:
-        """Tell the store of a halt, and hear of one. Once it is lifted, the past is forgotten.
+    def check(self, now_s: float) -> None:
+        """Write a halt of ours to the store, and read whether there is one. Once it is lifted, the count of
+        dead letters starts again.
 
         Raises:
             TooManyDeadLetters: the stream is halted.
             Unavailable: the store does not answer; what was halted stays so, and what was not goes on.
         """
-        self._obeyed_s = now_s
-        if to_say := self._to_say:
-            self._halts.halt(to_say)
-            self._reason, self._to_say = to_say, ""
+        self._checked_s = now_s
+        if unsent := self._unsent:
+            self._halts.halt(unsent)
+            self._reason, self._unsent = unsent, ""
         reason = self._halts.halted()
         if self._reason and not reason:
             self.guard.reset()
         self._reason = reason
         if reason:
-            raise TooManyDeadLetters(f"{reason}; mend the cause, then `tagstream resume`")
+            raise TooManyDeadLetters(f"{reason}; remove the cause, then run `tagstream resume`")

@@ -1,8 +1,8 @@
-"""What a consumer owes after it lost partitions unseen.
+"""What a consumer must repair after it lost partitions without noticing.
 
-Frozen between store and publish, it may wake and publish an older revision after its successor's newer
-one. So it reads the store again, and where something else stands than it published last, it publishes that
-until topic and store agree.
+A consumer that was frozen between store and publish may wake and publish an older revision after the next
+owner's newer one. So it reads the store again. Where the store holds something else than this consumer
+published last, it publishes what is stored, until topic and store agree.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from tagstream.stream.outgoing import tag_record
 
 
 class Mark(NamedTuple):
-    """Which state of a product a record tells."""
+    """Which state of a product a record holds."""
 
     product_id: str
     revision: int
@@ -59,14 +59,14 @@ class Healer:
         if mark.product_id in self._suspects:
             self._published[mark.product_id] = mark
 
-    def unsure(self, product_id: str) -> None:
-        """A record was sent and not acknowledged: what stands is told in any case."""
+    def mark_uncertain(self, product_id: str) -> None:
+        """A record was sent and not acknowledged: what is stored is published in any case."""
         if product_id in self._suspects:
             self._published[product_id] = None
 
     def heal(self, in_flight: Collection[int]) -> None:
-        """Publish what stands for the suspects that no micro-batch in flight can touch any more, unless it is
-        what this worker published last, or it published nothing: whoever stored it owes the record.
+        """Publish what is stored for the suspects that no micro-batch in flight can touch any more. Left out:
+        what this worker published last, and products it published nothing of (whoever stored them publishes).
 
         Raises:
             Unavailable: store or broker do not answer; the suspects stay.

@@ -27,13 +27,13 @@ class OffsetTracker:
         #: held by outputs that wait for their transaction
         self.output_bytes = 0
         #: events that became committable since the last commit
-        self.passed = 0
+        self.newly_committable = 0
         self._published: dict[str, Mark] = {}
         #: offsets with a published record that lie behind an open one, and how many have passed it since
         self._published_ahead: set[int] = set()
         self._published_count = 0
         self._published_before: deque[tuple[int, int, dict[str, Mark]]] = deque()
-        #: records that were published before a commit of which nothing has been heard yet
+        #: records that were published before a commit that is not acknowledged yet
         self.unacknowledged = 0
 
     def __len__(self) -> int:
@@ -68,7 +68,7 @@ class OffsetTracker:
             passed = self._open.popleft()
             self._done.remove(passed)
             self._next = passed + 1
-            self.passed += 1
+            self.newly_committable += 1
             if passed in self._published_ahead:
                 self._published_ahead.remove(passed)
                 self._published_count += 1
@@ -104,14 +104,14 @@ class OffsetTracker:
             _, (_, output) = self._waiting.popleft()
             self.output_bytes -= output.size_bytes
         self._committed = next_offset
-        self.passed = 0
+        self.newly_committable = 0
         self._published_before.append((next_offset, self._published_count, self._published))
         self.unacknowledged += self._published_count
         self._published, self._published_count = {}, 0
 
     @property
-    def exposed(self) -> int:
-        """Records published and, as far as is known, not committed: a successor would publish them again."""
+    def republishable(self) -> int:
+        """Records published and, as far as is known, not committed: the next owner would publish them again."""
         return self.unacknowledged + self._published_count + len(self._published_ahead)
 
     @property
@@ -123,8 +123,8 @@ class OffsetTracker:
         """Whether every offset that was taken, and is smaller, is done."""
         return not self._open or self._open[0] >= offset
 
-    def doubt_commits(self) -> None:
-        """The last commit may not have arrived: say it again."""
+    def recheck(self) -> None:
+        """The last commit may not have arrived: it is committable again."""
         self._committed = None
 
     def acknowledged(self, next_offset: int) -> None:
@@ -134,7 +134,7 @@ class OffsetTracker:
         while before and before[0][0] <= next_offset:
             offset, count, _ = before.popleft()
             self.unacknowledged -= count
-            if offset == next_offset:  # said twice, it is heard of twice
+            if offset == next_offset:  # committed twice, it is acknowledged twice
                 break
 
     def suspects(self) -> list[Mark]:

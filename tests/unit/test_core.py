@@ -19,8 +19,8 @@ from tagstream.stream.backpressure import Backpressure
 from tagstream.stream.batching import MicroBatcher, MicroBatchLimits
 from tagstream.stream.decode import MAX_AHEAD_MS, Decoder
 from tagstream.stream.healing import Mark
+from tagstream.stream.limits import Backoff
 from tagstream.stream.offsets import OffsetTracker
-from tagstream.stream.retries import Backoff
 from tagstream.stream.scaling import PartitionLag, consumers_for
 
 
