@@ -17,6 +17,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 WORKER = "tagstream/stream/worker.py"
+CARRY = "tagstream/stream/carry.py"
 UNIT = (
     "tests/unit/test_worker.py",
     "tests/unit/test_worker_ownership.py",
@@ -45,7 +46,7 @@ MUTANTS = [
         "            self._in_flight[number] = entries\n",
         "            self._in_flight[number] = entries\n"
         "            for entry in entries:\n"
-        "                self._trackers[entry.record.source].done(entry.record.offset)\n",
+        "                self._delivery.trackers[entry.record.source].done(entry.record.offset)\n",
     ),
     Mutant(
         "the store's script ignores the event's version",
@@ -63,23 +64,22 @@ MUTANTS = [
     ),
     Mutant(
         "nothing is tried again",
-        WORKER,
+        CARRY,
         "            except (Unavailable, Overloaded) as error:\n",
-        "            except (Unavailable, Overloaded) as error:\n                raise _LetGo from error\n",
+        "            except (Unavailable, Overloaded) as error:\n"
+        "                raise _PartitionsLost from error\n",
     ),
     Mutant(
         "a repeated event is not published",
-        WORKER,
+        CARRY,
         'if entry.standing.verdict == "stale":',
         'if entry.standing.verdict != "applied":',
     ),
     Mutant(
         "a superseded event is done before its successor",
         WORKER,
-        "            if entry.event is None or self._lanes.admit(entry):\n"
-        "                self._queue(entry)\n\n",
-        "            if entry.event is None or self._lanes.admit(entry):\n"
-        "                self._queue(entry)\n"
+        "                self._batcher.add(entry, entry.size_bytes, self._ports.clock.monotonic_s())\n\n",
+        "                self._batcher.add(entry, entry.size_bytes, self._ports.clock.monotonic_s())\n"
         "            for older in entry.overtaken:\n"
         "                tracker.done(older.record.offset)\n\n",
     ),
@@ -91,19 +91,19 @@ MUTANTS = [
     ),
     Mutant(
         "the epoch is not checked",
-        WORKER,
-        "return [entry for entry in entries if self._epochs.get(entry.record.source) == entry.epoch]",
-        "return entries",
+        "tagstream/stream/entry.py",
+        "return [entry for entry in entries if self.epochs.get(entry.record.source) == entry.epoch]",
+        "return list(entries)",
     ),
     Mutant(
         "a lost partition raises no suspicion",
-        WORKER,
+        "tagstream/stream/handover.py",
         "self._leave(dict.fromkeys(partitions, 0))\n        self._suspect_leaving()\n",
         "self._leave(dict.fromkeys(partitions, 0))\n",
     ),
     Mutant(
         "a hand-over leaves undone what lies before a published record",
-        WORKER,
+        "tagstream/stream/delivery.py",
         "return max([tracker.published_until, *flying])",
         "return 0",
     ),
@@ -115,9 +115,9 @@ MUTANTS = [
     ),
     Mutant(
         "a dead letter is not awaited",
-        WORKER,
-        "if records and self._ports.transactions is None:",
-        "if all(entry.standing for entry in entries) and records and self._ports.transactions is None:",
+        CARRY,
+        "        if records:\n",
+        "        if records and all(entry.standing for entry in entries):\n",
     ),
 ]
 

@@ -112,7 +112,7 @@ def build_api(
     """
     app = FastAPI(title="tagstream", version="1", description="Tags of products, and products by tag.")
     app.add_middleware(BodyLimit, max_bytes=body_max_bytes)
-    deciders = Deciders(tagger.taxonomy, rules)
+    deciders = Deciders(tagger, rules)
     silent_until_s: dict[str, float] = {}
     limit = RateLimit(requests_per_s)
 

@@ -8,7 +8,7 @@ groups that are not in the taxonomy; their tags stand behind it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 
 import numpy as np
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from tagstream.core.events import Event, ImageUse, ProductTags, Tag, TagSource
 from tagstream.core.hierarchy import Hierarchy
 from tagstream.core.language import language_of
-from tagstream.core.ports import Picture, Scores, Span, TextFields, Write
+from tagstream.core.ports import Picture, Scores, Span, Tagger, TextFields, Write
 from tagstream.core.rules import NO_RULES, Rules
 from tagstream.core.taxonomy import Taxonomy
 
@@ -132,8 +132,8 @@ class Decider:
 class Deciders:
     """One decider a model version, made when that version first answers. Any thread may ask."""
 
-    def __init__(self, taxonomy_of: Callable[[str], Taxonomy], rules: Rules = NO_RULES) -> None:
-        self._taxonomy_of = taxonomy_of
+    def __init__(self, tagger: Tagger, rules: Rules = NO_RULES) -> None:
+        self._tagger = tagger
         self._rules = rules
         self._deciders: dict[str, Decider] = {}
 
@@ -144,7 +144,7 @@ class Deciders:
         """Raises what asking for the taxonomy raises."""
         decider = self._deciders.get(model_version)
         if decider is None:
-            decider = Decider(self._taxonomy_of(model_version), self._rules)
+            decider = Decider(self._tagger.taxonomy(model_version), self._rules)
             self._deciders[model_version] = decider
         return decider
 

@@ -111,7 +111,7 @@ class Carrier:
         self._store_emptied = store_emptied
         self._limits = limits
         self._rng = rng
-        self._deciders = Deciders(ports.tagger.taxonomy, rules)
+        self._deciders = Deciders(ports.tagger, rules)
 
     def process_micro_batch(self, entries: list[Entry]) -> str:
         """Give each entry its outcome; one that returns without belongs to the partition's next owner.

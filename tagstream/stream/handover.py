@@ -122,9 +122,8 @@ class Handover:
         """Work until all is done that is not left to the next owners, or time is up."""
         if submits := any(self._leaving.values()):
             self._delivery.recheck()
-            self._loop.commit(
-                self._delivery.trackers, wait=True
-            )  # nobody polls meanwhile: wait for the answer
+            # Nobody polls meanwhile, so this must wait for the answer.
+            self._loop.commit(self._delivery.trackers, wait=True)
             leaving = [tracker for part, tracker in self._delivery.trackers.items() if part in self._leaving]
             if any(tracker.unacknowledged for tracker in leaving):  # the group has moved on
                 submits = False

@@ -111,7 +111,7 @@ class OffsetTracker:
 
     @property
     def republishable(self) -> int:
-        """Records published and, as far as is known, not committed: the next owner would publish them again."""
+        """Records published and not known to be committed: the next owner would publish them again."""
         return self.unacknowledged + self._published_count + len(self._published_ahead)
 
     @property

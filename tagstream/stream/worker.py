@@ -10,9 +10,9 @@ The order is the guarantee, at least once with harmless repeats: an offset is co
 at all, and whoever repeats 7 gets `same` and publishes what is stored. For exactly once, 8 waits until 9 is
 due, and both are one transaction (stream/delivery.py).
 
-One thread runs the loop: 1–3 and 9. It owns everything here. Each micro-batch goes through 4–8 on a thread of
-its own, which touches only what `Carrier` is constructed with. A partition that was lost meanwhile has another
-epoch or none, and the micro-batch drops its events before the next step.
+One thread runs the loop: 1–3 and 9. It owns everything here. Each micro-batch goes through 4–8 on a thread
+of its own, which touches only what `Carrier` is constructed with. A partition that was lost meanwhile has
+another epoch or none, and the micro-batch drops its events before the next step.
 """
 
 from __future__ import annotations
@@ -154,8 +154,8 @@ class Worker:
             self._account.recovered("halt")
 
     def _restart_if_store_was_emptied(self) -> None:
-        """Exactly once, stored results wait to be published. A store that is emptied meanwhile is rebuilt from
-        a topic that does not have them yet, and would count their revisions again."""
+        """Exactly once, stored results wait to be published. A store that is emptied meanwhile is rebuilt
+        from a topic that does not have them yet, and would count their revisions again."""
         if not self._store_emptied.is_set():
             return
         self._store_emptied.clear()
@@ -319,8 +319,8 @@ class Worker:
         self._delivery.done(entry)
 
     def _drop(self, entries: list[Entry]) -> None:
-        """Drop entries whose partition goes: its next owner starts at the committed offset. Where the
-        partition stays (the stream has halted, or a product is spread over two partitions) they start again."""
+        """Drop entries whose partition goes: its next owner starts at the committed offset. They start again
+        where it stays: the stream has halted, or a product is spread over two partitions."""
         for entry in entries:
             entry.overtaken = []
             entry.reset()

@@ -32,7 +32,7 @@ from tagstream.core.ports import MicroBatch, OutRecord, Scores
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.local.stack import create_topics
 from tagstream.settings import Settings
-from tagstream.stream.lanes import Entry
+from tagstream.stream.entry import Entry
 from tagstream.stream.worker import Worker
 
 TAXONOMY = Taxonomy.model_validate(
@@ -86,10 +86,8 @@ class CutWorker(Worker):
     def __init__(self, *parts: object) -> None:
         super().__init__(*parts)  # type: ignore[arg-type]
         self._lanes = _Unordered()  # type: ignore[assignment]
-        self._halt.guard = _Unguarded()  # type: ignore[assignment]
-
-    def _insist(self, step: str, call: Callable[[], object], *_: object, **__: object) -> object:  # type: ignore[override]
-        return call()
+        self._halt.guard = self.carrier._guard = _Unguarded()  # type: ignore[assignment]
+        self.carrier._retry = lambda step, call, entries: call()  # type: ignore[method-assign]
 
 
 def rate_per_s(settings: Settings, sent: list[KeyValue], kind: type[Worker]) -> float:

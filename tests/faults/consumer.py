@@ -126,7 +126,7 @@ def state(stream: wiring.Stream) -> dict[str, Any]:
     if status is None:
         return {"ready": False, "reason": "not built yet", "healing": False, "books": {}}
     assert stream._worker is not None
-    return {**asdict(status), "healing": bool(stream._worker._healer)}
+    return {**asdict(status), "healing": stream._worker.is_healing}
 
 
 def main(name: str, folder: Path) -> int:

@@ -23,7 +23,7 @@ from tagstream.adapters.memory import (
     MemoryTagger,
 )
 from tagstream.core.ports import MicroBatch, OutRecord, Scores, Standing, Write
-from tagstream.stream.lanes import Entry
+from tagstream.stream.entry import Entry
 
 _here = threading.local()
 

@@ -120,7 +120,7 @@ class Stage:
             transactions,
         )
         worker = Worker(ports, Decoder(), self.limits, self.executor)
-        source.subscribe(worker)
+        source.subscribe(worker.handover)
         return worker
 
     def send(self, product_id: str | bytes, value: bytes | None, **more: Any) -> None:

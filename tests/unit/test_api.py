@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from tagstream.adapters.memory import MemoryImages, MemoryStore, MemoryTagger
+from tagstream.adapters.memory import BROKEN_PICTURE, MemoryImages, MemoryStore, MemoryTagger
 from tagstream.api.admission import RateLimit
 from tagstream.api.app import build_api
 from tagstream.core.errors import Overloaded, TaggingFailed, Unavailable
@@ -87,6 +87,12 @@ def test_an_unusable_picture_is_told_and_the_title_is_tagged(api: Api) -> None:
     answer = api.client.post("/v1/tag", json={"title": "x", "image": {"data": "!"}}, headers=KEY).json()
     assert (answer["image"], answer["image_reason"]) == ("unusable", "not base64")
     assert answer["tags"]
+
+
+def test_no_title_and_a_picture_that_does_not_decode_give_no_model_tags_as_on_the_stream(api: Api) -> None:
+    image = {"data": base64.b64encode(BROKEN_PICTURE).decode()}
+    answer = api.client.post("/v1/tag", json={"image": image}, headers=KEY).json()
+    assert (answer["image"], answer["tags"]) == ("unusable", [])
 
 
 @pytest.mark.parametrize("body", [{}, {"title": " "}, {"image": {"data": "!"}}, {"titel": "x"}, {"title": 3}])

@@ -90,13 +90,13 @@ def test_offsets_that_do_not_grow_are_refused() -> None:
         tracker.take(5)
 
 
-def test_what_was_committed_is_not_committed_again_unless_in_doubt() -> None:
+def test_what_was_committed_is_not_committed_again_unless_rechecked() -> None:
     tracker = OffsetTracker(epoch=1)
     tracker.take(0)
     tracker.done(0)
     tracker.committed(1)
     assert tracker.committable() is None
-    tracker.doubt_commits()
+    tracker.recheck()
     assert tracker.committable() == 1
 
 

@@ -273,4 +273,4 @@ def test_nothing_is_kept_of_transactions_that_ended_well() -> None:
         stage.send(f"p{n}", event(f"p{n}"))
         stage.turn(4)
     assert stage.committed == 9
-    assert not any(tracker._published_before for tracker in stage.worker._trackers.values())
+    assert not any(tracker._published_before for tracker in stage.worker._delivery.trackers.values())

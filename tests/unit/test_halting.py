@@ -178,5 +178,5 @@ def test_a_halt_that_was_told_stays_when_the_store_does_not_answer_the_next_ques
 
     monkeypatch.setattr(stage.store, "halted", away)
     with pytest.raises(Unavailable):
-        switch.obey(0.0)
+        switch.check(0.0)
     assert switch.is_on

@@ -12,7 +12,6 @@ TAGSTREAM_TEST_SHRINK=no takes the first counterexample as it is.
 from __future__ import annotations
 
 import os
-import random
 import sys
 import zlib
 from collections import defaultdict
@@ -186,7 +185,7 @@ class Stream(RuleBasedStateMachine):
 
     def _turn(self, consumer: Consumer) -> None:
         consumer.worker.turn()
-        if not consumer.worker._healer and not consumer.source.lost:
+        if not consumer.worker.is_healing and not consumer.source.lost:
             consumer.owes.clear()
 
     @precondition(lambda self: any(c.executor.under_way for c in self.consumers))
@@ -285,8 +284,8 @@ class Stream(RuleBasedStateMachine):
         stage.executor = executor = PausedExecutor()  # type: ignore[assignment]
         source = MemorySource(stage.broker, "g", TOPICS.events)
         worker = stage.new_worker(source)
-        worker._returned = Returned(executor, stage.clock)  # type: ignore[assignment]
-        worker._rng = random.Random(0)
+        worker._finished = Returned(executor, stage.clock)  # type: ignore[assignment]
+        worker._rng.seed(0)
         executor.owner = consumer = Consumer(worker, source, executor, set())
         self.consumers.append(consumer)
 
@@ -380,7 +379,7 @@ class Stream(RuleBasedStateMachine):
     def _rests(self) -> bool:
         ends = {sent.record.source: sent.record.offset + 1 for sent in self.sent}
         return all(self._committed(partition) == end for partition, end in ends.items()) and not any(
-            c.executor.under_way or c.worker.status().uncommitted or c.worker._healer or c.source.lost
+            c.executor.under_way or c.worker.status().uncommitted or c.worker.is_healing or c.source.lost
             for c in self.consumers
         )
 

@@ -155,7 +155,7 @@ def test_a_hand_over_that_takes_too_long_leaves_the_rest_to_the_next_owner() -> 
     stage.send("p2", event("p2"))
     stage.turn(2)
     stage.executor.step()
-    stage.worker._settle(timeout_s=0)
+    stage.worker.collect_finished(timeout_s=0)
     stage.source.close()
     assert stage.committed == 1
     assert stage.books == {"consumed": 3, "tagged": 2, "dropped": 1}
@@ -264,21 +264,21 @@ def test_while_the_group_does_not_answer_no_more_is_published_than_a_micro_batch
     None
 ):
     stage = Stage()
-    heard = stage.worker.on_committed
-    stage.worker.on_committed = lambda next_offsets: None  # type: ignore[method-assign]
+    heard = stage.worker.handover.on_committed
+    stage.worker.handover.on_committed = lambda next_offsets: None  # type: ignore[method-assign]
     for n in range(60):
         stage.send(f"p{n}", event(f"p{n}"))
     stage.turn(20)
     bound = (LIMITS.max_in_flight + 1) * LIMITS.micro_batch.max_events
     assert 0 < len(stage.tags) <= bound
-    stage.worker.on_committed = heard  # type: ignore[method-assign]
+    stage.worker.handover.on_committed = heard  # type: ignore[method-assign]
     stage.turn(20)
     assert len(stage.tags) == 60
 
 
 def test_what_waits_for_its_commit_takes_the_place_of_what_could_be_in_flight() -> None:
     stage = Stage(inline=False)
-    stage.worker.on_committed = lambda next_offsets: None  # type: ignore[method-assign]
+    stage.worker.handover.on_committed = lambda next_offsets: None  # type: ignore[method-assign]
 
     def publish(products: int) -> None:
         for n in range(products):
@@ -397,7 +397,7 @@ def test_a_revocation_that_is_heard_too_late_is_as_good_as_a_loss() -> None:
     stage.turn(3)
     freeze_before_the_next_publish(stage, lambda: stage.send("p1", event("p1", 2, title="new")))
     stage.executor.step()
-    stage.worker.on_revoked(sorted(stage.source.lost))
+    stage.worker.handover.on_revoked(sorted(stage.source.lost))
     stage.source.lost = set()
     stage.turn(3)
     assert [headers(r)["revision"] for r in stage.tags] == ["1", "2", "1", "2"]
@@ -406,8 +406,8 @@ def test_a_revocation_that_is_heard_too_late_is_as_good_as_a_loss() -> None:
 def test_a_group_that_answers_no_commit_is_told_of_and_memory_stays_bounded() -> None:
     limits = replace(LIMITS, max_uncommitted_events=40, poll_max_records=20)
     stage = Stage(limits=limits)
-    heard = stage.worker.on_committed
-    stage.worker.on_committed = lambda next_offsets: None  # type: ignore[method-assign]
+    heard = stage.worker.handover.on_committed
+    stage.worker.handover.on_committed = lambda next_offsets: None  # type: ignore[method-assign]
     for n in range(3000):
         stage.send(f"p{n}", event(f"p{n}"))
     for _ in range(400):
@@ -417,7 +417,7 @@ def test_a_group_that_answers_no_commit_is_told_of_and_memory_stays_bounded() ->
     assert not status.ready
     assert "acknowledged no commit" in status.reason
     assert status.uncommitted < 40 + limits.commit_interval_s / 0.01 + 20
-    stage.worker.on_committed = heard  # type: ignore[method-assign]
+    stage.worker.handover.on_committed = heard  # type: ignore[method-assign]
     stage.turn(600)
     assert stage.worker.status().ready
     assert stage.books["tagged"] == 3000
@@ -441,7 +441,7 @@ def test_what_outlasts_a_revoke_is_put_right_on_the_topic_afterwards() -> None:
 
     def slow(records: object) -> None:  # the partition goes while the publish is under way
         stage.publisher.publish = publish  # type: ignore[method-assign]
-        stage.worker.on_revoked(sorted(stage.source.positions))
+        stage.worker.handover.on_revoked(sorted(stage.source.positions))
         stage.executor.inline = True
         stage.send("p1", event("p1", 2, title="new"))
         for _ in range(6):
@@ -462,6 +462,6 @@ def test_an_offset_whose_commit_was_refused_in_a_rebalance_is_committed_after_it
     stage.send("p1", event("p1"))
     stage.turn()
     stage.broker.committed.clear()
-    stage.worker.on_assigned([])
+    stage.worker.handover.on_assigned([])
     stage.turn()
     assert stage.committed == 1
