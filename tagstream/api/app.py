@@ -21,7 +21,7 @@ from tagstream.api.admission import BodyLimit, RateLimit, retry_after
 from tagstream.core.decide import Deciders, decide
 from tagstream.core.errors import Overloaded, TaggingFailed, TagstreamError, Unavailable
 from tagstream.core.events import ImageRef, ImageUse, ProductTags, Tag
-from tagstream.core.localise import wanted_languages
+from tagstream.core.language import wanted_languages
 from tagstream.core.ports import Images, MicroBatch, Picture, Tagger, TagStore, TextFields
 from tagstream.core.rules import NO_RULES, Rules
 from tagstream.core.taxonomy import Taxonomy

@@ -27,7 +27,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from tagstream.core.localise import name_in
+from tagstream.core.language import name_in
 
 VALUE_MAX_CHARS = 64
 
