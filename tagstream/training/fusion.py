@@ -30,7 +30,7 @@ from tagstream.model.fusion import (
 )
 
 #: Pull towards the start, in nats per row; of a bias, by setting: it is, most of all, the class mix of a few
-#: hundred held-out rows, and a text member has learned its own from many more. See infra/notes/0004.
+#: hundred held-out rows, and a text member has learned its own from many more. See infra/notes/model.md.
 WEIGHT_PULL = 0.02
 BIAS_PULL = (1.0, 1.0, 0.1, 0.3, 1.0, 0.3, 1.0)
 #: Fewer held-out rows than this tell nothing of a setting: it takes what its named sibling has.
