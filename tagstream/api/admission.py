@@ -1,17 +1,24 @@
-"""What the API lets in: how often a caller may ask, and how large a body may be. Plain ASGI."""
+"""What the API lets in: which callers, how often, and how large a body may be."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import hmac
+import ipaddress
 import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from typing import Annotated
 
+from fastapi import Depends, HTTPException, Request
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
 #: Callers remembered at once; whoever is forgotten starts with a full bucket.
 _MAX_CALLERS = 10_000
 
@@ -37,6 +44,53 @@ class RateLimit:
             if len(self._buckets) > _MAX_CALLERS:
                 self._buckets.popitem(last=False)
         return 0.0 if allowed else (1 - tokens) / self._rate_per_s
+
+
+class Gate:
+    """Lets callers in by bearer key; without keys, callers on the loopback interface only.
+
+    `key_hashes`: SHA-256 (hex) of each key.
+    """
+
+    def __init__(self, key_hashes: frozenset[str], limit: RateLimit) -> None:
+        self._key_hashes, self._limit = key_hashes, limit
+
+    def lets_in(self, request: Request, given: Credentials) -> bool:
+        """Whether this caller may see anything at all."""
+        if not self._key_hashes:
+            return _is_loopback(_address(request))
+        return given is not None and any(
+            hmac.compare_digest(_hash(given), known) for known in self._key_hashes
+        )
+
+    async def admit(self, request: Request, given: Credentials) -> None:
+        """A FastAPI dependency. Raises HTTPException: 401, 403, or 429 with `Retry-After`."""
+        allowed = self.lets_in(request, given)
+        # Wrong keys count by address: they must not make buckets of their own.
+        caller = _hash(given) if allowed and self._key_hashes and given else _address(request)
+        if wait_s := self._limit.wait_s(caller):
+            retry_after = {"Retry-After": str(max(1, math.ceil(wait_s)))}
+            raise HTTPException(429, "too many requests", retry_after)
+        if allowed:
+            return
+        if not self._key_hashes:
+            raise HTTPException(403, "without TAGSTREAM_API_KEY_SHA256 only loopback callers are served")
+        raise HTTPException(401, "a valid bearer key is needed", {"WWW-Authenticate": "Bearer"})
+
+
+def _hash(given: HTTPAuthorizationCredentials) -> str:
+    return hashlib.sha256(given.credentials.encode()).hexdigest()
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 class BodyLimit:
@@ -80,8 +134,3 @@ class BodyLimit:
 
 class _TooLarge(Exception):
     """A body that did not say its length goes on beyond the limit."""
-
-
-def retry_after(wait_s: float) -> dict[str, str]:
-    """The header of a 429."""
-    return {"Retry-After": str(max(1, math.ceil(wait_s)))}

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import ipaddress
 import json
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from fastapi import Depends, FastAPI, Header, HTTPException, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Header, HTTPException, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
-from tagstream.api.admission import BodyLimit, RateLimit, retry_after
+from tagstream.api.admission import BodyLimit, Credentials, Gate, RateLimit
 from tagstream.core.decide import Deciders, decide
 from tagstream.core.errors import Overloaded, TaggingFailed, TagstreamError, Unavailable
 from tagstream.core.events import ImageRef, ImageUse, ProductTags, Tag
@@ -26,7 +22,6 @@ from tagstream.core.ports import Images, MicroBatch, Picture, Tagger, TagStore, 
 from tagstream.core.rules import NO_RULES, Rules
 from tagstream.core.taxonomy import Taxonomy
 
-Credentials = Annotated[HTTPAuthorizationCredentials | None, Depends(HTTPBearer(auto_error=False))]
 #: Asks the stream's consumers how they are: (ready, details).
 Readiness = Callable[[], Awaitable[tuple[bool, dict[str, Any]]]]
 
@@ -112,40 +107,16 @@ def build_api(
     """
     app = FastAPI(title="tagstream", version="1", description="Tags of products, and products by tag.")
     app.add_middleware(BodyLimit, max_bytes=body_max_bytes)
+    gate = Gate(key_hashes, RateLimit(requests_per_s))
     deciders = Deciders(tagger, rules)
-    silent_until_s: dict[str, float] = {}
-    limit = RateLimit(requests_per_s)
+    _add_error_answers(app)
+    app.include_router(_tagging(tagger, images, deciders), dependencies=[Depends(gate.admit)])
+    app.include_router(_look_up(store, Names(deciders)), dependencies=[Depends(gate.admit)])
+    app.include_router(_health(readiness, gate))
+    return app
 
-    def taxonomy_for_names(model_version: str) -> Taxonomy | None:
-        """None while the model is gone or silent. That is remembered for some seconds: asking takes as long
-        as the tagger's timeout, and every browser names a language."""
-        if model_version not in deciders and time.monotonic() < silent_until_s.get(model_version, 0.0):
-            return None
-        # One request asks; those that come meanwhile do without names.
-        silent_until_s[model_version] = time.monotonic() + _NAMES_RETRY_S
-        try:
-            return deciders.of(model_version).taxonomy
-        except TagstreamError:
-            silent_until_s[model_version] = time.monotonic() + _NAMES_RETRY_S
-            return None
 
-    def may_see(request: Request, given: Credentials) -> bool:
-        if not key_hashes:
-            return _is_loopback(_address(request))
-        return given is not None and any(hmac.compare_digest(_hash(given), known) for known in key_hashes)
-
-    async def authorised(request: Request, given: Credentials) -> None:
-        allowed = may_see(request, given)
-        # Wrong keys count by address: they must not make buckets of their own.
-        wait_s = limit.wait_s(_hash(given) if allowed and key_hashes and given else _address(request))
-        if wait_s:
-            raise HTTPException(429, "too many requests", retry_after(wait_s))
-        if allowed:
-            return
-        if not key_hashes:
-            raise HTTPException(403, "without TAGSTREAM_API_KEY_SHA256 only loopback callers are served")
-        raise HTTPException(401, "a valid bearer key is needed", {"WWW-Authenticate": "Bearer"})
-
+def _add_error_answers(app: FastAPI) -> None:
     @app.exception_handler(Unavailable)
     @app.exception_handler(Overloaded)
     async def try_again(request: Request, error: Exception) -> JSONResponse:
@@ -161,7 +132,11 @@ def build_api(
     async def refused(request: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"detail": str(error)}, 422)
 
-    @app.post("/v1/tag", dependencies=[Depends(authorised)], response_model_exclude_none=True)
+
+def _tagging(tagger: Tagger, images: Images, deciders: Deciders) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/v1/tag", response_model_exclude_none=True)
     def tag(product: TagRequest, wanted: Wanted) -> TagResponse:
         """Tags for a product that need not exist. Nothing is stored or published.
 
@@ -185,44 +160,74 @@ def build_api(
             tags=_named(tags, decider.taxonomy, wanted),
         )
 
-    @app.get(
-        "/v1/products/{product_id:path}/tags",
-        dependencies=[Depends(authorised)],
-        response_model_exclude_none=True,
-    )
+    return router
+
+
+class Names:
+    """The taxonomies that name stored tags."""
+
+    def __init__(self, deciders: Deciders) -> None:
+        self._deciders = deciders
+        self._silent_until_s: dict[str, float] = {}
+
+    def taxonomy(self, model_version: str) -> Taxonomy | None:
+        """None while the model is gone or silent. That is remembered for some seconds: asking takes as long
+        as the tagger's timeout, and every browser names a language."""
+        is_known = model_version in self._deciders
+        if not is_known and time.monotonic() < self._silent_until_s.get(model_version, 0.0):
+            return None
+        # One request asks; those that come meanwhile do without names.
+        self._silent_until_s[model_version] = time.monotonic() + _NAMES_RETRY_S
+        try:
+            return self._deciders.of(model_version).taxonomy
+        except TagstreamError:
+            self._silent_until_s[model_version] = time.monotonic() + _NAMES_RETRY_S
+            return None
+
+
+def _look_up(store: TagStore, names: Names) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/v1/products/{product_id:path}/tags", response_model_exclude_none=True)
     def product_tags(product_id: str, wanted: Wanted) -> NamedProductTags:
-        """What now stands for a product; with `lang` or `Accept-Language`, with names."""
+        """The tags of a product; with `lang` or `Accept-Language`, with names."""
         standing = store.get([product_id])[0]
         if standing is None or standing.deleted or standing.product is None:
             raise HTTPException(404, "no tags for this product")
         product = standing.product
-        # The tags stand in the store; that the model is gone or silent must not hide them.
-        taxonomy = taxonomy_for_names(product.model_version) if wanted else None
+        # The tags are in the store: that the model is gone or silent must not hide them.
+        taxonomy = names.taxonomy(product.model_version) if wanted else None
         return NamedProductTags.model_validate(
             {**dict(product), "tags": _named(product.tags, taxonomy, wanted)}
         )
 
-    @app.get("/v1/tags/{group}/{value}/products", dependencies=[Depends(authorised)])
+    @router.get("/v1/tags/{group}/{value}/products")
     def products(
         group: str, value: str, limit: Annotated[int, Query(ge=1, le=1000)] = 100
     ) -> list[TaggedProduct]:
         """Products with this tag, the highest score first."""
         return [TaggedProduct(product_id=p, score=s) for p, s in store.find(group, value, limit)]
 
-    @app.get("/healthz")
+    return router
+
+
+def _health(readiness: Readiness, gate: Gate) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/healthz")
     async def healthz() -> dict[str, str]:
         """The process answers."""
         return {"status": "ok"}
 
-    @app.get("/readyz")
+    @router.get("/readyz")
     async def readyz(request: Request, given: Credentials) -> JSONResponse:
-        """The stream works: a model is loaded, and the consumers reach Kafka, the store and the model.
-        Why not is told to those who have the key."""
+        """The stream works: a model is loaded, and the consumers reach Kafka, the store and the model. The
+        reason why not is shown to those who have the key."""
         ready, details = await readiness()
-        shown = details if may_see(request, given) else {}
+        shown = details if gate.lets_in(request, given) else {}
         return JSONResponse({"ready": ready, **shown}, 200 if ready else 503)
 
-    return app
+    return router
 
 
 def _named(tags: Iterable[Tag], taxonomy: Taxonomy | None, wanted: Sequence[str]) -> tuple[NamedTag, ...]:
@@ -237,18 +242,3 @@ def _named(tags: Iterable[Tag], taxonomy: Taxonomy | None, wanted: Sequence[str]
         name = group.value_name_in(tag.value, wanted) if group else tag.value
         named.append(NamedTag(tag.group, tag.value, tag.score, tag.source, group_name, name))
     return tuple(named)
-
-
-def _hash(given: HTTPAuthorizationCredentials) -> str:
-    return hashlib.sha256(given.credentials.encode()).hexdigest()
-
-
-def _address(request: Request) -> str:
-    return request.client.host if request.client else ""
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

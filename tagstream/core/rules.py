@@ -63,6 +63,7 @@ class Rule(BaseModel):
         return re.compile(self.pattern, re.IGNORECASE)
 
     def fits(self, text: TextFields, lang: str) -> bool:
+        """Whether the rule applies to this product. `lang`: the language of its text."""
         content = getattr(text, self.field)
         if not content or (self.lang is not None and self.lang != lang):
             return False

@@ -29,6 +29,7 @@ class MicroBatcher(Generic[T]):
         return len(self._queue)
 
     def add(self, entry: T, size_bytes: int, now_s: float) -> None:
+        """Behind all others."""
         self._queue.append((entry, size_bytes, now_s))
         self._bytes += size_bytes
 

@@ -144,10 +144,12 @@ class AtLeastOnce(Delivery):
         self._source, self._publisher = source, publisher
 
     def publish(self, records: Sequence[OutRecord]) -> bool:
+        """At once."""
         self._publisher.publish(records)
         return True
 
     def done(self, entry: Entry) -> None:
+        """Its record, or its dead letter, is acknowledged."""
         if (tracker := self._tracker_of(entry)) is not None:
             is_letter = entry.outcome == "dead_lettered"
             tracker.done(entry.record.offset, published=entry.published, dead_lettered=is_letter)
@@ -160,6 +162,7 @@ class AtLeastOnce(Delivery):
         return ready >= self._limits.micro_batch.max_events
 
     def commit(self, partitions: Collection[TopicPartition], now_s: float, *, wait: bool) -> None:
+        """Offsets alone: their records are published."""
         self._committed_s = now_s
         if self.is_unacknowledged:  # a rebalance may have refused the last ones
             self.recheck()
@@ -179,6 +182,7 @@ class AtLeastOnce(Delivery):
             raise
 
     def handover_offset(self, partition: TopicPartition, in_flight: Iterable[Entry]) -> int:
+        """One after the last offset that is published, or in flight, before all offsets below it are done."""
         tracker = self.trackers.get(partition)
         if tracker is None:
             return 0
@@ -188,6 +192,7 @@ class AtLeastOnce(Delivery):
     def suspects(
         self, partition: TopicPartition, in_flight: Iterable[Entry]
     ) -> list[tuple[str, Mark | None]]:
+        """What is in flight, and what was published since the last commit that the group took."""
         found: list[tuple[str, Mark | None]] = [
             (entry.product_id, None)
             for entry in in_flight
@@ -227,6 +232,7 @@ class ExactlyOnce(Delivery):
         return False
 
     def done(self, entry: Entry) -> None:
+        """Its record, or its dead letter, waits beside the offset."""
         if (tracker := self._tracker_of(entry)) is not None:
             tracker.done(entry.record.offset, entry.output)
 
@@ -237,7 +243,7 @@ class ExactlyOnce(Delivery):
         return waits_s >= interval_s or (load >= 0.5 and waits_s >= 0.1 * interval_s)
 
     def commit(self, partitions: Collection[TopicPartition], now_s: float, *, wait: bool) -> None:
-        """Always waits for the answer."""
+        """Records and offsets, in one transaction after the other. Always waits for the answer."""
         self._committed_s = now_s
         self.last_commit_failed = True
         while self._transact(partitions):
@@ -245,11 +251,13 @@ class ExactlyOnce(Delivery):
         self.last_commit_failed = False
 
     def handover_offset(self, partition: TopicPartition, in_flight: Iterable[Entry]) -> int:
+        """0: what is not committed is not visible, so the next owner repeats nothing."""
         return 0
 
     def suspects(
         self, partition: TopicPartition, in_flight: Iterable[Entry]
     ) -> list[tuple[str, Mark | None]]:
+        """None: what comes late is refused."""
         return []
 
     @property

@@ -55,6 +55,7 @@ class Entry:
 
     @property
     def size_bytes(self) -> int:
+        """Of key, value and header values."""
         record = self.record
         return (
             len(record.value or b"") + len(record.key or b"") + sum(len(v or b"") for _, v in record.headers)
