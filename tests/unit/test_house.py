@@ -31,10 +31,9 @@ EXCEPTIONS: dict[str, str] = {}
 
 #: Where the work on the rules has not ended: a finding whose path begins with one of these does not count.
 NOT_YET: tuple[str, ...] = (
-    *("README.md", "jobs", "serve", "tagstream/adapters", "tagstream/api", "tagstream/catalogue"),
-    *("tagstream/cli", "tagstream/core", "tagstream/dataset", "tagstream/evaluation", "tagstream/local"),
-    *("tagstream/model", "tagstream/ops", "tagstream/stream", "tagstream/taxonomy", "tagstream/text"),
-    "tagstream/training",
+    *("README.md", "jobs", "tagstream/adapters", "tagstream/api", "tagstream/catalogue", "tagstream/cli"),
+    *("tagstream/core", "tagstream/dataset", "tagstream/evaluation", "tagstream/local", "tagstream/model"),
+    *("tagstream/ops", "tagstream/stream", "tagstream/taxonomy", "tagstream/training"),
 )
 
 
