@@ -39,9 +39,8 @@ from tagstream.dataset.training_set import title_hash
 from tagstream.evaluation.comparison import SLICES, Candidate, EmptySlice, Measured, difference, measure_slice
 from tagstream.evaluation.spans import compare_extractors
 from tagstream.evaluation.tables import TABLE_WIDTH, show, show_spans
-from tagstream.model.extraction.extractor import Extractor
 from tagstream.model.version.format import read_manifest, read_title_hashes
-from tagstream.model.version.load import load
+from tagstream.model.version.load import load, load_extractor
 from tagstream.text.masking import label_words
 
 COPIES = "items.jsonl"
@@ -182,7 +181,7 @@ def evaluate_extractors(data: Path, models: Sequence[str]) -> dict[str, Any]:
     """Raises ValueError without a model, TagstreamError for a folder that is no extractor."""
     if not models:
         raise ValueError(f"{data} has titles with spans: name an extractor's folder with --model")
-    extractors = {Path(folder).name: Extractor.load(Path(folder)) for folder in models}
+    extractors = {Path(folder).name: load_extractor(Path(folder)) for folder in models}
     if len(extractors) < len(models):
         raise ValueError(f"two extractors have one name: {', '.join(models)}")
     return compare_extractors(extractors, read_titles(data))

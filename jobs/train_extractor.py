@@ -22,6 +22,7 @@ import typer
 from tagstream.dataset.titles import Title, cut, read_titles
 from tagstream.dataset.weak import read_weakly_labelled
 from tagstream.model.extraction.pretrained import Pretrained
+from tagstream.model.version.load import load_extractor
 from tagstream.training.extraction import ExtractionRecipe, measure, train_extractor
 
 GROUPS = ("product", "brand")
@@ -61,7 +62,7 @@ def main(
         raise typer.BadParameter(str(error)) from error
     digest = hashlib.sha256(data.read_bytes()).hexdigest()[:16]
     extractor.save(out, model_version=out.name, dataset_id=f"{data.name} {digest}")
-    figures = measure(extractor.load(out), measured)
+    figures = measure(load_extractor(out), measured)
     print(f"exact span F1 on {len(measured)} titles that were not trained on")
     for group, of in figures.items():
         print(f"  {group:<8} {json.dumps({name: round(value, 4) for name, value in of.items()})}")

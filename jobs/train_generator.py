@@ -32,9 +32,8 @@ from tagstream.evaluation.writing import (
     set_figures,
     writing_figures,
 )
-from tagstream.model.generation.folder import load, save
-from tagstream.model.generation.generator import Generator
-from tagstream.model.version.format import load as load_heads
+from tagstream.model.generation.generator import Generator, save
+from tagstream.model.version.load import load
 from tagstream.training.generation import GeneratorTraining, fit_generator
 from tagstream.training.sources import Sources
 from tagstream.training.thresholds import with_thresholds
@@ -117,7 +116,7 @@ def _said_by_heads(
     theirs = EvaluationSpec.model_validate_json((folder / "evaluation_spec.json").read_bytes())
     if set(theirs.test_ids) != set(spec.test_ids):
         raise ValueError(f"{folder}: its test part is another one; cut the same products with its split seed")
-    return likeliest(load_heads(folder), test, [group.name for group in taxonomy.groups])
+    return likeliest(load(folder), test, [group.name for group in taxonomy.groups])
 
 
 def _with_thresholds(generator: Generator, validation: Sequence[Row]) -> Taxonomy:

@@ -142,9 +142,9 @@ def load_extractor(
     """Raises IncompatibleModel if the folder is not an extractor as it was saved."""
     if folder is None:
         return None
-    from tagstream.model.extraction.extractor import Extractor
+    from tagstream.model.version import load
 
-    return Extractor.load(folder).extract
+    return load.load_extractor(folder).extract
 
 
 def load_rules(settings: Settings) -> Rules:

@@ -1,21 +1,41 @@
-"""The tagger at serving: its members, and their fusion, over a micro-batch."""
+"""The tagger: its members and their fusion over a micro-batch, and how its folder holds them."""
 
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import nn
 
+from tagstream.core.errors import IncompatibleModel
 from tagstream.core.events import ImageUse
 from tagstream.core.ports import MicroBatch
 from tagstream.core.taxonomy import Taxonomy
+from tagstream.dataset.tags import columns_of
 from tagstream.model.fusion import IMAGE, JOINT, MEMBERS, TEXT, Fusion, Opinions, named_groups
-from tagstream.model.members import ImageMembers, TextMember
+from tagstream.model.members import ImageMember, ImageMembers, JointConfig, JointMember, TextMember
 from tagstream.model.pictures import Frame, decode_all
-from tagstream.model.towers.base import Prepared
+from tagstream.model.towers import ImageTowerConfig, TextTowerConfig
+from tagstream.model.towers.base import ImageTower, Prepared, TextTower
+from tagstream.model.version.format import (
+    Config,
+    Manifest,
+    Strict,
+    as_json,
+    read_config,
+    read_weights,
+    reading,
+    title_files,
+    write,
+)
 from tagstream.text.mentions import Mentions
+from tagstream.text.ngrams import HASH_NAME
 
 #: More pictures at once gain no speed on a CPU and cost memory: 64 need about 250 MB of activations.
 PICTURES_AT_ONCE = 64
@@ -116,6 +136,10 @@ class Members:
 class FusedTagger:
     """A model version in memory, with its own copies of the weights. Threads may call it at once."""
 
+    #: Between bf16 and fp32 scores differ by up to 0.03, between two JPEG decoders by less. Reversed colour
+    #: channels or a wrong mean move them by more than 0.2 (a test holds both).
+    tolerance = 0.08
+
     def __init__(self, model_version: str, members: Members, fusion: Fusion, device: torch.device) -> None:
         self.model_version = model_version
         self.taxonomy = members.taxonomy
@@ -138,3 +162,182 @@ class FusedTagger:
         with torch.inference_mode():
             scores: npt.NDArray[np.float32] = self._fusion(said).numpy()
         return scores, uses
+
+    def answers(self, inputs: MicroBatch) -> tuple[npt.NDArray[np.float32], list[ImageUse]]:
+        """What the golden batch compares: the scores."""
+        return self.score(inputs)
+
+
+class TextConfig(Strict):
+    """The text member and what it reads."""
+
+    tower: TextTowerConfig
+    normalisation: Literal["NFKC, casefold"] = "NFKC, casefold"
+    fields: tuple[str, ...] = ("title", "brand", "attributes", "description")
+
+
+class ImageConfig(Strict):
+    """The image member and how a picture reaches it. `width` and `height` of the frame, in pixels."""
+
+    tower: ImageTowerConfig
+    decoder: Literal["torchvision.io"] = "torchvision.io"
+    width: int
+    height: int
+    resize: Literal["bilinear, antialiased"] = "bilinear, antialiased"
+    aspect: Literal["kept, centred on white"] = "kept, centred on white"
+    groups: tuple[str, ...]
+
+
+class TaggerConfig(Config):
+    """All that a tagger's folder must agree with the code about. A member that is None is not there."""
+
+    architecture: Literal["tagger"] = "tagger"
+    dtype: Literal["float16"] = "float16"
+    text: TextConfig | None = None
+    image: ImageConfig | None = None
+    joint: JointConfig | None = None
+    hash_name: str = HASH_NAME
+    calibration: Literal["in the fusion's weights"] = "in the fusion's weights"
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tagger taken apart: what a trainer hands over to be saved, and what a folder holds."""
+
+    config: TaggerConfig
+    taxonomy: Taxonomy
+    text: TextMember | None
+    image_members: ImageMembers | None
+    fusion: Fusion
+
+    def network(self) -> nn.ModuleDict:
+        """The parts that have weights, under the names that these begin with: text, image, joint, fusion."""
+        members = self.image_members
+        parts = {
+            "text": self.text,
+            "image": members.image if members else None,
+            "joint": members.joint if members else None,
+            "fusion": self.fusion,
+        }
+        return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
+
+    def towers(self) -> dict[str, TextTower | ImageTower]:
+        """Towers by the prefix of their files' names: text, image, joint."""
+        towers: dict[str, TextTower | ImageTower] = {}
+        if self.text is not None:
+            towers["text"] = self.text.tower
+        if self.image_members is not None:
+            towers["image"] = self.image_members.image.tower
+            if self.image_members.joint is not None:
+                towers["joint"] = self.image_members.joint.text
+        return towers
+
+    def members(self) -> Members:
+        """The members as they answer, on the CPU."""
+        image = self.config.image
+        return Members(
+            self.taxonomy,
+            self.text,
+            self.image_members,
+            columns_of(self.taxonomy, image.groups if image else ()),
+            Frame(image.width, image.height) if image else None,
+        )
+
+
+def assemble(stored: Stored, model_version: str, device: torch.device) -> FusedTagger:
+    """The tagger that serves, from its parts."""
+    return FusedTagger(model_version, stored.members(), stored.fusion, device)
+
+
+def save(
+    folder: Path,
+    stored: Stored,
+    *,
+    model_version: str,
+    dataset_id: str,
+    created: str,
+    metrics: Mapping[str, Any],
+    card: str,
+    evaluation_spec: Mapping[str, Any],
+    training_titles: npt.NDArray[np.uint32],
+    validation_titles: npt.NDArray[np.uint32],
+    parent: str | None = None,
+    code_revision: str | None = None,
+) -> None:
+    """Write a tagger's folder. `card`: its README.md. `*_titles`: sorted hashes, see `title_files`.
+
+    Raises:
+        FileExistsError: the folder is there already; a model version is never edited.
+        ValueError: the tagger gives scores that are not finite.
+    """
+    write(
+        folder,
+        Manifest(
+            model_version=model_version,
+            dataset_id=dataset_id,
+            parent=parent,
+            training_groups=len(training_titles),
+            code_revision=code_revision,
+            created=created,
+        ),
+        config=stored.config,
+        network=stored.network(),
+        files={
+            "taxonomy.json": as_json(stored.taxonomy),
+            "metrics.json": as_json(metrics),
+            "evaluation_spec.json": as_json(evaluation_spec),
+            "README.md": card.encode(),
+            **title_files(training_titles, validation_titles),
+            **{
+                f"{prefix}.{name}": content
+                for prefix, tower in stored.towers().items()
+                for name, content in tower.assets().items()
+            },
+        },
+        read_back=lambda: assemble(read_stored(folder), model_version, torch.device("cpu")),
+        dtype=torch.float16,
+    )
+
+
+def read_stored(folder: Path) -> Stored:
+    """A tagger's parts, unchecked against manifest and golden batch.
+
+    Raises:
+        IncompatibleModel: they do not fit each other or this code, or the folder holds no tagger.
+    """
+    raw = read_config(folder)
+    if raw["architecture"] != "tagger":
+        raise IncompatibleModel(f"{folder}: only a tagger has members, this is: {raw['architecture']}")
+    with reading(folder):
+        config = TaggerConfig.model_validate(raw)
+        if config.hash_name != HASH_NAME:
+            raise IncompatibleModel(f"{folder}: its preprocessing is not the one of this code")
+        taxonomy = Taxonomy.model_validate_json((folder / "taxonomy.json").read_bytes())
+        text = None
+        if config.text is not None:
+            text = TextMember(_with_files(config.text.tower.build(), folder, "text"), taxonomy.size)
+        stored = Stored(config, taxonomy, text, _image_members(config, taxonomy, folder), Fusion(taxonomy))
+        read_weights(folder, stored.network())
+    return stored
+
+
+def _image_members(config: TaggerConfig, taxonomy: Taxonomy, folder: Path) -> ImageMembers | None:
+    if config.image is None:
+        return None
+    tower = _with_files(config.image.tower.build(), folder, "image")
+    outputs, joint = len(columns_of(taxonomy, config.image.groups)), None
+    if config.joint is not None:
+        text = _with_files(config.joint.text.build(), folder, "joint")
+        joint = JointMember(config.joint, text, tower, outputs)
+    return ImageMembers(ImageMember(tower, outputs), joint)
+
+
+Tower = TypeVar("Tower", TextTower, ImageTower)
+
+
+def _with_files(tower: Tower, folder: Path, prefix: str) -> Tower:
+    """The tower with what it wrote beside the weights."""
+    tower.load_assets(
+        {path.name.removeprefix(f"{prefix}."): path.read_bytes() for path in folder.glob(f"{prefix}.*")}
+    )
+    return tower

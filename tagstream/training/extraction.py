@@ -16,11 +16,10 @@ from tagstream.dataset.split import normalised_title
 from tagstream.dataset.titles import Title
 from tagstream.evaluation.spans import span_f1
 from tagstream.model.extraction import bio
-from tagstream.model.extraction.char_encoder import CharacterConfig
-from tagstream.model.extraction.crf import PADDING, negative_log_likelihood
+from tagstream.model.extraction.bio import PADDING, negative_log_likelihood
 from tagstream.model.extraction.extractor import Extractor
 from tagstream.model.extraction.lexicon import Lexicon
-from tagstream.model.extraction.network import TEXT_MAX_CHARS, Network, Prepared
+from tagstream.model.extraction.network import TEXT_MAX_CHARS, CharacterConfig, Network, Prepared
 from tagstream.model.extraction.pretrained import Pretrained
 
 #: The schedule needs a few steps to rise and fall.

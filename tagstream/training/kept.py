@@ -18,7 +18,8 @@ from tagstream.dataset.tags import columns_of, subset
 from tagstream.dataset.training_set import TrainingSet, image_groups, title_hash
 from tagstream.model.members import ImageMembers
 from tagstream.model.pictures import Frame
-from tagstream.model.version.format import read_manifest, read_stored, read_title_hashes
+from tagstream.model.tagger import read_stored
+from tagstream.model.version.format import read_manifest, read_title_hashes
 from tagstream.training.recipe import Recipe
 
 

@@ -16,7 +16,7 @@ from tagstream.dataset.rows import Row
 from tagstream.dataset.shorten import short_titles
 from tagstream.dataset.training_set import TrainingSet, title_hashes
 from tagstream.evaluation.figures import Modalities, report, score_rows
-from tagstream.model.version.format import ImageConfig, ModelConfig, Stored, TextConfig, assemble, save
+from tagstream.model.tagger import ImageConfig, Stored, TaggerConfig, TextConfig, assemble, save
 from tagstream.training import card
 from tagstream.training.kept import KeptPictures
 from tagstream.training.recipe import Recipe, Trained
@@ -87,7 +87,7 @@ def release(
 def stored_of(trained: Trained) -> Stored:
     """The parts of a model version, on the CPU."""
     recipe, members = trained.recipe, trained.members
-    config = ModelConfig(
+    config = TaggerConfig(
         text=TextConfig(tower=recipe.text.tower) if recipe.text else None,
         image=ImageConfig(
             tower=recipe.image.tower,

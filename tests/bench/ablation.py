@@ -33,9 +33,9 @@ from tagstream.dataset.training_set import TrainingSet, training_set
 from tagstream.evaluation.figures import macro_f1, report
 from tagstream.model.fusion import Opinions
 from tagstream.model.members import JointConfig
+from tagstream.model.tagger import assemble, save
 from tagstream.model.towers.image import EfficientNet
 from tagstream.model.towers.sequence import Recurrent, TransformerText, WordEmbeddings
-from tagstream.model.version.format import assemble, save
 from tagstream.text.masking import LabelWords
 from tagstream.training.losses import LossConfig
 from tagstream.training.recipe import (

@@ -22,7 +22,7 @@ from torchvision.io import encode_jpeg
 from tagstream.adapters.registry import BUNDLED, Registry
 from tagstream.core.ports import MicroBatch, TextFields
 from tagstream.dataset.rows import read_products
-from tagstream.model.version.format import load
+from tagstream.model.version.load import load
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from tagstream.model.tagger import FusedTagger
 from tagstream.model.towers import hashed
 from tagstream.model.towers.hashed import HashedNgramBag
 from tagstream.model.version import golden
-from tagstream.model.version.format import load
+from tagstream.model.version.load import load
 from tagstream.training.losses import LossConfig
 from tagstream.training.objectives import TextObjective
 from tagstream.training.recipe import pictures_of

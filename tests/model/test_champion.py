@@ -17,7 +17,8 @@ from tagstream.model.tagger import FusedTagger
 from tagstream.model.towers.hashed import HashedNgramTower
 from tagstream.model.towers.image import EfficientNetTower
 from tagstream.model.version import golden
-from tagstream.model.version.format import load, read_manifest
+from tagstream.model.version.format import read_manifest
+from tagstream.model.version.load import load
 
 
 @pytest.fixture(scope="module")

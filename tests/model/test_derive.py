@@ -16,8 +16,10 @@ from tagstream.core.decide import Decider
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.ports import MicroBatch, TextFields
 from tagstream.core.taxonomy import Group, Taxonomy, Value, versioned
+from tagstream.model.tagger import read_stored
 from tagstream.model.version.derive import derive, relabelled
-from tagstream.model.version.format import load, read_manifest, read_stored
+from tagstream.model.version.format import read_manifest
+from tagstream.model.version.load import load
 from tagstream.taxonomy import edit
 from tagstream.taxonomy.files import write_taxonomy
 from tagstream.text.mentions import Mentions

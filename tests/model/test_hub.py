@@ -22,8 +22,9 @@ from tagstream.cli.models import app
 from tagstream.core.errors import BadSettings, IncompatibleModel, Unavailable
 from tagstream.dataset.training_set import TrainingSet
 from tagstream.model.towers.hashed import HashedNgramBag
-from tagstream.model.version import format as version
 from tagstream.model.version import golden, hub
+from tagstream.model.version.format import sha256
+from tagstream.model.version.load import load
 from tagstream.text.ngrams import HashedNgrams
 from tagstream.training.loop import Optimisation
 from tagstream.training.recipe import Recipe, TextTraining, join, train_text
@@ -231,8 +232,8 @@ def test_a_version_is_pushed_to_a_folder_and_pulled_from_it(tmp_path: Path, save
     pulled = runner.invoke(app, ["pull", str(registry), str(out)], catch_exceptions=False)
     again = runner.invoke(app, ["pull", str(saved), str(out)])
 
-    tagger = version.load(out / saved.name, device="cpu")
-    expected = version.load(saved, device="cpu").score(golden.batch())[0]
+    tagger = load(out / saved.name, device="cpu")
+    expected = load(saved, device="cpu").score(golden.batch())[0]
     np.testing.assert_array_equal(tagger.score(golden.batch())[0], expected)
     assert pulled.exit_code == 0
     assert isinstance(again.exception, BadSettings)
@@ -246,7 +247,7 @@ def test_a_version_whose_golden_batch_disagrees_is_not_kept(tmp_path: Path, save
     parts["scores"] = 1 - parts["scores"]
     np.savez_compressed(changed / "golden.npz", **parts)
     manifest = json.loads((changed / "MANIFEST.json").read_text())
-    manifest["files"]["golden.npz"] = version.sha256(changed / "golden.npz")
+    manifest["files"]["golden.npz"] = sha256(changed / "golden.npz")
     (changed / "MANIFEST.json").write_text(json.dumps(manifest))
 
     with pytest.raises(IncompatibleModel, match="scores differ"):

@@ -16,7 +16,8 @@ from tagstream.core.errors import IncompatibleModel
 from tagstream.core.ports import TextFields
 from tagstream.dataset.rows import Row
 from tagstream.dataset.training_set import TrainingSet, title_hashes, training_set
-from tagstream.model.version.format import read_manifest, read_stored
+from tagstream.model.tagger import read_stored
+from tagstream.model.version.format import read_manifest
 from tagstream.training.kept import kept_pictures
 from tagstream.training.recipe import Recipe, Trained, join, train_text
 from tagstream.training.release import release

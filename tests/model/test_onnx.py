@@ -18,10 +18,10 @@ from tagstream.dataset.rows import Row
 from tagstream.dataset.training_set import TrainingSet, training_set
 from tagstream.model.members import JointConfig
 from tagstream.model.pictures import Frame
+from tagstream.model.tagger import read_stored
 from tagstream.model.towers.hashed import HashedNgramBag
 from tagstream.model.towers.image import EfficientNet, TorchvisionNet
 from tagstream.model.towers.sequence import Recurrent, TransformerText, WordEmbeddings
-from tagstream.model.version import format as version
 from tagstream.model.version import golden
 from tagstream.text.ngrams import HashedNgrams
 from tagstream.training.loop import Optimisation
@@ -60,7 +60,7 @@ def released(tmp_path: Path, small_set: TrainingSet) -> Release:
 
 def said_by_pytorch(folder: Path, batch: MicroBatch) -> np.ndarray:
     """In float32, whatever the number format of serving."""
-    stored = version.read_stored(folder)
+    stored = read_stored(folder)
     for module in stored.modules().values():
         module.eval()
     with torch.inference_mode():

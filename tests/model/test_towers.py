@@ -34,7 +34,7 @@ from tagstream.dataset.rows import Row
 from tagstream.dataset.training_set import TrainingSet, training_set
 from tagstream.model.members import JointConfig, TextMember
 from tagstream.model.pictures import Frame
-from tagstream.model.tagger import FusedTagger
+from tagstream.model.tagger import FusedTagger, assemble, read_stored
 from tagstream.model.towers import ImageTowerConfig, TextTowerConfig
 from tagstream.model.towers.base import Tokens
 from tagstream.model.towers.hashed import HashedNgramBag
@@ -50,7 +50,7 @@ from tagstream.model.towers.sequence import (
     TransformerTower,
     WordEmbeddings,
 )
-from tagstream.model.version import format as version
+from tagstream.model.version.load import load
 from tagstream.text.ngrams import HashedNgrams
 from tagstream.training.loop import Optimisation, Step
 from tagstream.training.losses import LossConfig
@@ -104,12 +104,12 @@ def trained_saved_and_loaded(folder: Path, data: TrainingSet, recipe: Recipe) ->
     saved, _ = release(
         folder, data, join(data, recipe, text, image_members), datetime(2026, 1, 2, tzinfo=UTC)
     )
-    tagger = version.load(saved, device="cpu")
+    tagger = load(saved, device="cpu")
     if DEVICE.type == "cpu":
         return tagger
     # Pictures that a card decodes differ by a grey level here and there, and that moves the scores of
     # networks as small and as briefly taught as these further than a golden batch allows.
-    return version.assemble(version.read_stored(saved), saved.name, DEVICE)
+    return assemble(read_stored(saved), saved.name, DEVICE)
 
 
 def share_right(tagger: FusedTagger, rows: list[Row], *, text: bool = True, picture: bool = True) -> float:
@@ -233,7 +233,7 @@ def test_a_hugging_face_text_encoder_travels_with_the_version(
     )
     source.unlink()
 
-    tagger = version.load(saved, device="cpu")
+    tagger = load(saved, device="cpu")
 
     assert share_right(tagger, small_set.products.train, picture=False) > BETTER_THAN_CHANCE
 
@@ -295,7 +295,7 @@ def test_a_hugging_face_vision_encoder_travels_with_the_version(
     )
     source.unlink()
 
-    tagger = version.load(saved, device="cpu")
+    tagger = load(saved, device="cpu")
 
     assert share_right(tagger, small_set.products.train, text=False) > BETTER_THAN_CHANCE
 

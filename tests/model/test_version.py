@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.ports import MicroBatch
 from tagstream.dataset.training_set import TrainingSet
-from tagstream.model.version import format as version
+from tagstream.model.version.format import FORMAT_VERSION, read_manifest, sha256
+from tagstream.model.version.load import load
 from tagstream.training.recipe import Trained
 from tagstream.training.release import release
 
@@ -25,7 +26,7 @@ def saved(tmp_path: Path, tiny_set: TrainingSet, tiny_tagger: Trained, recipe) -
 def _reseal(folder: Path) -> None:
     """Make the manifest agree with what stands in the folder, as a careless editor would."""
     manifest = json.loads((folder / "MANIFEST.json").read_text())
-    manifest["files"] = {name: version.sha256(folder / name) for name in manifest["files"]}
+    manifest["files"] = {name: sha256(folder / name) for name in manifest["files"]}
     (folder / "MANIFEST.json").write_text(json.dumps(manifest))
 
 
@@ -35,7 +36,7 @@ def test_what_is_saved_comes_back(
     tiny_tagger: Trained,
     recipe,  # type: ignore[no-untyped-def]
 ) -> None:
-    loaded = version.load(saved, device="cpu")
+    loaded = load(saved, device="cpu")
     rows = tiny_set.products.test[:20]
     scores, uses = loaded.score(MicroBatch([row.text for row in rows], [row.encoded for row in rows]))
     colours = loaded.taxonomy.slices["baseColour"]
@@ -55,7 +56,7 @@ def test_what_is_saved_comes_back(
 
 def test_the_folder_says_what_it_is(saved: Path, tiny_set: TrainingSet) -> None:
     metrics = json.loads((saved / "metrics.json").read_text())
-    manifest = version.read_manifest(saved)
+    manifest = read_manifest(saved)
 
     assert metrics["spec_hash"] == tiny_set.spec.content_hash()
     assert set(metrics["test"]) == {"both", "text", "image"}
@@ -75,24 +76,24 @@ def test_a_changed_byte_is_refused(saved: Path, name: str) -> None:
     path.write_bytes(content)
 
     with pytest.raises(IncompatibleModel, match=re.escape(name)):
-        version.load(saved)
+        load(saved)
 
 
 def test_a_missing_file_and_a_missing_manifest_are_refused(saved: Path, tmp_path: Path) -> None:
     (saved / "taxonomy.json").unlink()
     with pytest.raises(IncompatibleModel, match=r"taxonomy\.json is missing"):
-        version.load(saved)
+        load(saved)
     with pytest.raises(IncompatibleModel, match="MANIFEST"):
-        version.load(tmp_path / "nowhere")
+        load(tmp_path / "nowhere")
 
 
 def test_a_newer_format_is_refused_with_the_remedy(saved: Path) -> None:
     config = json.loads((saved / "config.json").read_text())
-    (saved / "config.json").write_text(json.dumps({**config, "format_version": version.FORMAT_VERSION + 1}))
+    (saved / "config.json").write_text(json.dumps({**config, "format_version": FORMAT_VERSION + 1}))
     _reseal(saved)
 
     with pytest.raises(IncompatibleModel, match=r"format_version \d+, .*update tagstream"):
-        version.load(saved)
+        load(saved)
 
 
 def test_weights_that_do_not_fit_the_taxonomy_are_refused(saved: Path) -> None:
@@ -102,7 +103,7 @@ def test_weights_that_do_not_fit_the_taxonomy_are_refused(saved: Path) -> None:
     _reseal(saved)
 
     with pytest.raises(IncompatibleModel):
-        version.load(saved)
+        load(saved)
 
 
 def test_other_weights_under_a_sound_manifest_fail_the_golden_batch(saved: Path) -> None:
@@ -112,7 +113,7 @@ def test_other_weights_under_a_sound_manifest_fail_the_golden_batch(saved: Path)
     _reseal(saved)
 
     with pytest.raises(IncompatibleModel, match="scores differ"):
-        version.load(saved)
+        load(saved)
 
 
 def test_a_model_version_is_never_written_twice(

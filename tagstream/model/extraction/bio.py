@@ -1,7 +1,11 @@
-"""BIO: a class per character (outside, or beginning or inside of a span of a group), and back.
+"""BIO: a class for each character (outside, or beginning or inside of a span of a group), and back.
 
 Class 0 is outside; 1 + 2 g begins a span of group g, 2 + 2 g continues it. Decoding is Viterbi's, and an
 "inside" only ever follows the same group's beginning or inside, so that every answer is a set of spans.
+
+The classes of a title are a linear chain (Lafferty et al. 2001), trained by its likelihood. `emissions` are
+log scores of the classes of each character. `start` (classes,) and `step` (classes, classes) are the costs of
+beginning with a class, and of going from the row's class to the column's.
 """
 
 from __future__ import annotations
@@ -10,12 +14,16 @@ from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from tagstream.dataset.titles import Labelled
 
 Floats = npt.NDArray[np.float32]
 #: What a forbidden step costs: more than any title's scores can make up for, and still finite.
 FORBIDDEN = -1e4
+#: Stands in the classes of a batch where a shorter title is padded.
+PADDING = -100
 
 
 def classes(groups: Sequence[str]) -> int:
@@ -73,3 +81,37 @@ def decode(path: Sequence[int] | npt.NDArray[np.int64], groups: Sequence[str]) -
         if here >= 0 and group < 0:
             start, group = place, here
     return spans
+
+
+def negative_log_likelihood(emissions: Tensor, classes: Tensor, start: Tensor, step: Tensor) -> Tensor:
+    """Mean a character. `emissions` (titles, characters, classes); `classes` (titles, characters)."""
+    there = classes != PADDING
+    path = classes.clamp(min=0)
+    score = (emissions.gather(2, path[..., None])[..., 0] * there).sum()
+    score = score + start[path[:, 0]].sum() + (step[path[:, :-1], path[:, 1:]] * there[:, 1:]).sum()
+    ahead = start + emissions[:, 0]
+    for place in range(1, emissions.shape[1]):
+        on = torch.logsumexp(ahead[:, :, None] + step, dim=1) + emissions[:, place]
+        ahead = torch.where(there[:, place, None], on, ahead)
+    return (torch.logsumexp(ahead, dim=1).sum() - score) / there.sum()
+
+
+def certainty(emissions: Floats, path: npt.NDArray[np.int64], start: Floats, step: Floats) -> Floats:
+    """(length,) the probability of each class of the path, all other paths considered."""
+    length = len(emissions)
+    ahead, behind = np.empty_like(emissions), np.zeros_like(emissions)
+    ahead[0] = start + emissions[0]
+    for place in range(1, length):
+        ahead[place] = _log_sum(ahead[place - 1][:, None] + step) + emissions[place]
+    for place in range(length - 2, -1, -1):
+        behind[place] = _log_sum((step + emissions[place + 1] + behind[place + 1]).T)
+    both = ahead + behind
+    probabilities: Floats = np.exp(both - _log_sum(both.T)[:, None])[np.arange(length), path]
+    return probabilities
+
+
+def _log_sum(values: Floats) -> Floats:
+    """Over the first axis."""
+    highest = values.max(axis=0)
+    total: Floats = highest + np.log(np.exp(values - highest).sum(axis=0))
+    return total

@@ -1,14 +1,4 @@
-"""An extractor in memory and in its folder.
-
-    config.json          format_version, groups, langs, sizes, library versions
-    lexicon.json         term → [times labelled with each group…, times seen]
-    aliases.json         group → {spelling: value}, to be edited before `save`
-    model.safetensors    weights in fp16
-    encoder.json, tokenizer.json    of a pretrained encoder, if there is one
-    MANIFEST.json        sha256 of each other file, as of a model version
-
-Never pickle; a changed byte or a newer format is refused.
-"""
+"""The extractor: spans of a title that name values of its groups, and how its folder holds it."""
 
 from __future__ import annotations
 
@@ -17,50 +7,55 @@ import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import Field
 
-from tagstream.core.errors import IncompatibleModel
+from tagstream.core.events import ImageUse
 from tagstream.core.language import language_of
-from tagstream.core.ports import Span, TextFields
+from tagstream.core.ports import MicroBatch, Span, TextFields
 from tagstream.core.taxonomy import VALUE_MAX_CHARS
 from tagstream.dataset.titles import Labelled
 from tagstream.model.extraction import bio
-from tagstream.model.extraction.char_encoder import CharacterConfig
-from tagstream.model.extraction.crf import certainty
 from tagstream.model.extraction.lexicon import Lexicon
-from tagstream.model.extraction.network import TEXT_MAX_CHARS, Network
+from tagstream.model.extraction.network import TEXT_MAX_CHARS, CharacterConfig, Network
 from tagstream.model.extraction.pretrained import Pretrained
-from tagstream.model.version.format import MANIFEST, Manifest, read_manifest, sha256, write_json
+from tagstream.model.version.format import (
+    Config,
+    Manifest,
+    as_json,
+    read_config,
+    read_weights,
+    reading,
+    write,
+)
 from tagstream.text.plain import folded
 
-FORMAT_VERSION = 1
 #: Titles at once; more gain no speed on a CPU.
 _TITLES_AT_ONCE = 64
 _EDGES = " \t\r\n,.;:!?/|\\-_·、，。；：！？\"'“”‘’()（）[]【】"
 
 
-class ExtractorConfig(BaseModel):
+class ExtractorConfig(Config):
     """`langs`: only titles of these languages are read; empty: all. `score_min`: surer spans become tags."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format_version: int = FORMAT_VERSION
+    architecture: Literal["extractor"] = "extractor"
     groups: tuple[str, ...] = Field(min_length=1)
     langs: tuple[str, ...] = ()
     score_min: float = Field(default=0.5, ge=0, le=1)
     characters: CharacterConfig
     members: int = Field(ge=1)
     pretrained: bool = False
-    library_versions: dict[str, str] = Field(default_factory=dict)
 
 
 class Extractor:
     """Finds the spans of titles that name values of its groups. Several threads may use it at once."""
+
+    #: Of a probability. Machines differ by less than 0.001 in float32.
+    tolerance = 0.02
 
     def __init__(
         self,
@@ -102,9 +97,23 @@ class Extractor:
         """Every span of each title's best path, sure or not: what is measured."""
         return [[span for span, _ in spans] for spans in self._find(titles)]
 
+    def answers(self, inputs: MicroBatch) -> tuple[npt.NDArray[np.float16], list[ImageUse]]:
+        """What the golden batch compares: (titles, longest, classes), the probability of each class of each
+        character before the chain is solved; 0 behind a title's end."""
+        emissions = self._emissions([text.title for text in inputs.texts])
+        longest = max(map(len, emissions), default=0)
+        found = np.zeros((len(emissions), longest, bio.classes(self.groups)), np.float16)
+        for row, scores in enumerate(emissions):
+            found[row, : len(scores)] = torch.from_numpy(scores).softmax(dim=-1).numpy()
+        return found, ["none"] * len(inputs)
+
     def _find(self, titles: Sequence[str]) -> list[list[tuple[Labelled, float]]]:
+        return [self._best(scores) for scores in self._emissions(titles)]
+
+    def _emissions(self, titles: Sequence[str]) -> list[bio.Floats]:
+        """(characters, classes) log scores of each title, of as much of it as is read."""
         titles = [title[:TEXT_MAX_CHARS] for title in titles]
-        found: list[list[tuple[Labelled, float]]] = [[] for _ in titles]
+        found = [np.zeros((0, bio.classes(self.groups)), np.float32) for _ in titles]
         # By length, so that little is padded.
         rows = sorted((row for row, title in enumerate(titles) if title), key=lambda row: len(titles[row]))
         for first in range(0, len(rows), _TITLES_AT_ONCE):
@@ -112,14 +121,14 @@ class Extractor:
             with torch.inference_mode():
                 emissions = self._network([self._network.prepare(titles[row]) for row in part])
             for row, scores in zip(part, emissions.mean(dim=0).numpy(), strict=True):
-                found[row] = self._best(scores[: len(titles[row])])
+                found[row] = scores[: len(titles[row])]
         return found
 
     def _best(self, emissions: bio.Floats) -> list[tuple[Labelled, float]]:
         path = bio.best_path(emissions, self._start, self._step)
         if not path.any():
             return []
-        sure = certainty(emissions, path, self._start, self._step)
+        sure = bio.certainty(emissions, path, self._start, self._step)
         return [
             (span, min(1.0, float(np.exp(np.log(sure[span.start : span.end]).mean()))))
             for span in bio.decode(path, self.groups)
@@ -131,74 +140,62 @@ class Extractor:
         value = self.aliases.get(span.group, {}).get(value, value)
         return value if len(value) <= VALUE_MAX_CHARS else ""
 
-    # ------------------------------------------------------------------ the folder
-
     def save(self, folder: Path, *, model_version: str, dataset_id: str) -> None:
-        """Write the folder; the manifest last, so that half a folder never loads.
+        """Write the extractor's folder.
 
         Raises:
             FileExistsError: the folder is there already.
+            ValueError: it gives probabilities that are not finite.
         """
-        folder.mkdir(parents=True)
-        network = self._network
-        config = ExtractorConfig(
-            groups=self.groups,
-            langs=self.langs,
-            score_min=self.score_min,
-            characters=network.config,
-            members=len(network.members),
-            pretrained=network.pretrained is not None,
-            library_versions={"torch": torch.__version__, "numpy": np.__version__},
-        )
-        lexicon = network.lexicon
+        network, lexicon = self._network, self._network.lexicon
         terms = {term: [*counts, lexicon.seen[term]] for term, counts in lexicon.labelled.items()}
-        write_json(folder / "config.json", config.model_dump(mode="json"))
-        write_json(folder / "lexicon.json", terms)
-        write_json(folder / "aliases.json", self.aliases)
-        if network.pretrained is not None:
-            network.pretrained.save(folder)
-        weights = {name: tensor.half().contiguous() for name, tensor in network.state_dict().items()}
-        save_file(weights, folder / "model.safetensors")
-        (folder / "model.safetensors").chmod(0o644)  # safetensors writes for the owner alone
-        manifest = Manifest(
-            model_version=model_version,
-            files={path.name: sha256(path) for path in sorted(folder.iterdir())},
-            dataset_id=dataset_id,
-            training_groups=0,
-            created=datetime.now(UTC).isoformat(timespec="seconds"),
+        write(
+            folder,
+            Manifest(
+                model_version=model_version,
+                dataset_id=dataset_id,
+                created=datetime.now(UTC).isoformat(timespec="seconds"),
+            ),
+            config=ExtractorConfig(
+                groups=self.groups,
+                langs=self.langs,
+                score_min=self.score_min,
+                characters=network.config,
+                members=len(network.members),
+                pretrained=network.pretrained is not None,
+                library_versions={"torch": torch.__version__, "numpy": np.__version__},
+            ),
+            network=network,
+            files={
+                "lexicon.json": as_json(terms),
+                "aliases.json": as_json(self.aliases),
+                **(network.pretrained.files() if network.pretrained is not None else {}),
+            },
+            read_back=lambda: read_extractor(folder),
+            dtype=torch.float16,
         )
-        write_json(folder / MANIFEST, manifest.model_dump(mode="json"))
 
-    @classmethod
-    def load(cls, folder: Path) -> Extractor:
-        """Read and check an extractor.
 
-        Raises:
-            IncompatibleModel: a file is missing or changed, or the format is not this code's.
-        """
-        read_manifest(folder)
-        try:
-            raw = json.loads((folder / "config.json").read_bytes())
-            if raw.get("format_version") != FORMAT_VERSION:
-                raise IncompatibleModel(
-                    f"{folder}: format_version {raw.get('format_version')}, this code reads "
-                    f"{FORMAT_VERSION}; update tagstream on this node"
-                )
-            config = ExtractorConfig.model_validate(raw)
-            terms: dict[str, list[int]] = json.loads((folder / "lexicon.json").read_bytes())
-            lexicon = Lexicon(
-                config.groups,
-                {term: tuple(counts[:-1]) for term, counts in terms.items()},
-                {term: counts[-1] for term, counts in terms.items()},
-            )
-            pretrained = Pretrained.rebuild(folder) if config.pretrained else None
-            network = Network(config.characters, config.members, lexicon, pretrained)
-            weights = load_file(folder / "model.safetensors")
-            network.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
-            aliases = json.loads((folder / "aliases.json").read_bytes())
-        except (OSError, ValidationError, SafetensorError, RuntimeError, ValueError, AttributeError) as error:
-            raise IncompatibleModel(f"{folder}: {error}") from error
-        return cls(network, langs=config.langs, score_min=config.score_min, aliases=aliases)
+def read_extractor(folder: Path) -> Extractor:
+    """An extractor from its folder, unchecked against manifest and golden batch.
+
+    Raises:
+        IncompatibleModel: its files do not fit each other or this code.
+    """
+    raw = read_config(folder)
+    with reading(folder):
+        config = ExtractorConfig.model_validate(raw)
+        terms: dict[str, list[int]] = json.loads((folder / "lexicon.json").read_bytes())
+        lexicon = Lexicon(
+            config.groups,
+            {term: tuple(counts[:-1]) for term, counts in terms.items()},
+            {term: counts[-1] for term, counts in terms.items()},
+        )
+        pretrained = Pretrained.rebuild(folder) if config.pretrained else None
+        network = Network(config.characters, config.members, lexicon, pretrained)
+        read_weights(folder, network)
+        aliases = json.loads((folder / "aliases.json").read_bytes())
+        return Extractor(network, langs=config.langs, score_min=config.score_min, aliases=aliases)
 
 
 def normalised_value(text: str) -> str:

@@ -1,13 +1,11 @@
 """A Hugging Face encoder under the characters: each takes the state of the token that covers it.
 
-Read from a folder (or by name where a hub can be reached): `AutoModel` and a fast tokenizer, whose offsets
-lead from tokens to characters. What is saved needs neither folder nor hub: configuration, tokenizer and
-weights go into the extractor's own folder.
+The offsets of a fast tokenizer lead from tokens to characters. What is saved needs neither the encoder's
+folder nor a hub: configuration, tokenizer and weights go into the extractor's own folder.
 """
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +14,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from tagstream.model.towers.pretrained import (
+    ENCODER_CONFIG,
+    TOKENIZER,
+    encoder_files,
+    encoder_of,
+    load_encoder,
+)
+
 #: Of one title; tokenizers cut Chinese into one to two characters a token.
 TOKENS_MAX = 256
-CONFIG, TOKENIZER = "encoder.json", "tokenizer.json"
+CONFIG = "encoder.json"
 
 
 class Pretrained(nn.Module):
@@ -31,33 +37,19 @@ class Pretrained(nn.Module):
         self._tokenizer = tokenizer
 
     @classmethod
-    def read(cls, name_or_folder: str) -> Pretrained:
-        """Raises ValueError if there is no such encoder, or its tokenizer has no offsets."""
-        from transformers import AutoModel, AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(name_or_folder)
-            model = AutoModel.from_pretrained(name_or_folder)
-        except (OSError, ValueError, KeyError) as error:
-            raise ValueError(f"no encoder at {name_or_folder}: {error}") from error
-        if not tokenizer.is_fast:
-            raise ValueError(f"{name_or_folder}: its tokenizer gives no offsets: a fast one is needed")
-        return cls(model, tokenizer)
+    def read(cls, source: str) -> Pretrained:
+        """The encoder in a folder, or of a name where a hub can be reached. Raises ValueError for none."""
+        return cls(*load_encoder(source))
 
     @classmethod
     def rebuild(cls, folder: Path) -> Pretrained:
-        """The architecture and tokenizer that `save` wrote; weights are to be loaded into it."""
-        from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+        """From what `files` gave; weights are still to be loaded."""
+        return cls(*encoder_of((folder / CONFIG).read_bytes(), (folder / TOKENIZER).read_bytes()))
 
-        raw = json.loads((folder / CONFIG).read_bytes())
-        model = AutoModel.from_config(AutoConfig.for_model(**raw))
-        tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(folder / TOKENIZER))
-        return cls(model, tokenizer)
-
-    def save(self, folder: Path) -> None:
-        """Architecture and tokenizer; the weights are the caller's to save."""
-        (folder / CONFIG).write_text(self.model.config.to_json_string(use_diff=False), encoding="utf-8")
-        self._tokenizer.backend_tokenizer.save(str(folder / TOKENIZER))
+    def files(self) -> dict[str, bytes]:
+        """Name → content: architecture and tokenizer, without the weights."""
+        files = encoder_files(self.model, self._tokenizer)
+        return {CONFIG: files[ENCODER_CONFIG], TOKENIZER: files[TOKENIZER]}
 
     @property
     def width(self) -> int:

@@ -2,20 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version as library_version
+from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from pydantic import Field
 
+from tagstream.core.errors import IncompatibleModel
 from tagstream.core.events import ImageUse, Tag
 from tagstream.core.language import language_of
 from tagstream.core.ports import MicroBatch, TextFields
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.model.generation.decode import Written, write, write_freely
 from tagstream.model.generation.grammar import Grammar
-from tagstream.model.generation.pieces import Pieces
+from tagstream.model.generation.network import rebuilt
+from tagstream.model.generation.pieces import Pieces, read
+from tagstream.model.version.format import (
+    Config,
+    Manifest,
+    as_json,
+    read_config,
+    read_weights,
+    reading,
+)
+from tagstream.model.version.format import (
+    write as write_folder,
+)
 
 #: Further values of groups with several choices that there is room for, all groups together.
 FURTHER_VALUES = 8
@@ -23,7 +39,10 @@ ROWS_AT_ONCE = 64
 
 
 class Generator:
-    """A model version in memory; several threads may ask it at once. Texts alone are read."""
+    """A model version in memory; several threads may ask it at once. It reads texts alone."""
+
+    #: Of a probability. Machines differ by less than 0.001 in float32.
+    tolerance = 0.02
 
     def __init__(
         self,
@@ -80,15 +99,17 @@ class Generator:
                 scores[row, column] = score
         return scores, ["none"] * len(batch)
 
-    def first_pieces(self, texts: Sequence[TextFields]) -> npt.NDArray[np.float32]:
-        """(texts, pieces): how probable each piece is as the first one written; 0 for an empty text."""
-        found = np.zeros((len(texts), self.pieces.size), np.float32)
-        for rows, prompts in self._prompts(texts):
+    def answers(self, inputs: MicroBatch) -> tuple[npt.NDArray[np.float16], list[ImageUse]]:
+        """What the golden batch compares: (texts, pieces), the probability of each piece as the first one
+        written; 0 for an empty text. Not the tags: of two that are nearly as likely, another machine's
+        rounding may write the other one."""
+        found = np.zeros((len(inputs), self.pieces.size), np.float16)
+        for rows, prompts in self._prompts(inputs.texts):
             with torch.inference_mode():
                 for row, prompt in zip(rows, prompts, strict=True):
                     [logits] = self.network(input_ids=torch.tensor([prompt])).logits
                     found[row] = logits[-1].softmax(dim=-1).numpy()
-        return found
+        return found, ["none"] * len(inputs)
 
     def _written(self, texts: Sequence[TextFields]) -> list[list[tuple[int, float]]]:
         answers: list[list[tuple[int, float]]] = [[] for _ in texts]
@@ -147,3 +168,77 @@ def tags_max_tokens(taxonomy: Taxonomy, pieces: Pieces) -> int:
     }
     several = [longest[group.name] for group in taxonomy.groups if group.kind == "multi"]
     return sum(longest.values()) + FURTHER_VALUES * max(several, default=0) + 1
+
+
+class GeneratorConfig(Config):
+    """`network`: the configuration of a causal language model of transformers."""
+
+    architecture: Literal["generator"] = "generator"
+    fields: tuple[str, ...] = ("title", "brand", "attributes", "description")
+    title_max_pieces: int = Field(gt=0)
+    beams: int = Field(gt=0)
+    network: dict[str, Any]
+
+
+def save(
+    folder: Path,
+    generator: Generator,
+    *,
+    model_version: str,
+    dataset_id: str,
+    created: str,
+    training_groups: int,
+    metrics: Mapping[str, Any],
+    code_revision: str | None = None,
+) -> None:
+    """Write a generator's folder. `training_groups`: how many different normalised titles taught it.
+
+    Raises:
+        FileExistsError: the folder is there already; a model version is never edited.
+        ValueError: it gives probabilities that are not finite.
+    """
+    write_folder(
+        folder,
+        Manifest(
+            model_version=model_version,
+            dataset_id=dataset_id,
+            training_groups=training_groups,
+            code_revision=code_revision,
+            created=created,
+        ),
+        config=GeneratorConfig(
+            title_max_pieces=generator.title_max_pieces,
+            beams=generator.beams,
+            network=generator.network.config.to_dict(),
+            library_versions={
+                name: library_version(name) for name in ("torch", "transformers", "tokenizers")
+            },
+        ),
+        network=generator.network,
+        files={
+            "tokenizer.json": generator.pieces.tokenizer.to_str(pretty=True).encode(),
+            "taxonomy.json": as_json(generator.taxonomy),
+            "metrics.json": as_json(metrics),
+        },
+        read_back=lambda: read_generator(folder, model_version),
+    )
+
+
+def read_generator(folder: Path, model_version: str) -> Generator:
+    """A generator from its folder, unchecked against manifest and golden batch.
+
+    Raises:
+        IncompatibleModel: its files do not fit each other or this code.
+    """
+    raw = read_config(folder)
+    with reading(folder):
+        config = GeneratorConfig.model_validate(raw)
+        taxonomy = Taxonomy.model_validate_json((folder / "taxonomy.json").read_bytes())
+        tokenizer = read(folder / "tokenizer.json")
+        tokens = tokenizer.get_vocab_size()
+        pieces = Pieces(tokenizer, taxonomy)
+        if pieces.size != tokens:
+            raise IncompatibleModel(f"{folder}: its tokenizer lacks tokens of its taxonomy's groups")
+        network = rebuilt(config.network)
+        read_weights(folder, network)
+        return Generator(model_version, taxonomy, pieces, network, config.title_max_pieces, config.beams)

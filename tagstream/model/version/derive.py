@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.taxonomy import Group, Taxonomy, Value, versioned
-from tagstream.model.version.format import read_manifest, read_stored, read_title_hashes, save
+from tagstream.model.tagger import read_stored, save
+from tagstream.model.version.format import read_manifest, read_title_hashes
 from tagstream.text.mentions import longer_names
 
 
@@ -44,7 +46,7 @@ def derive(
     folder = root / model_version
     save(
         folder,
-        stored.model_copy(update={"taxonomy": taxonomy}),
+        replace(stored, taxonomy=taxonomy),
         model_version=model_version,
         dataset_id=manifest.dataset_id,
         created=created.isoformat(),

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from tagstream.core.errors import BadSettings, Unavailable
 from tagstream.model.version.format import MANIFEST, read_manifest
-from tagstream.model.version.load import load
+from tagstream.model.version.load import load_any
 
 SCHEME = "hf://"
 
@@ -86,7 +86,7 @@ def accept(folder: Path, root: Path) -> Path:
         copied.mkdir()
         for name in (*manifest.files, MANIFEST):
             shutil.copyfile(folder / name, copied / name)
-        load(copied)
+        load_any(copied)
         copied.rename(target)
     return target
 

@@ -1,33 +1,57 @@
-"""Any model version from its folder: a tagger of members, or a generator that writes tags."""
+"""Any model version from its folder: checked, put together, and tried out on its golden batch."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 
 from tagstream.core.errors import IncompatibleModel
-from tagstream.model.generation import folder as generation
-from tagstream.model.generation.generator import Generator
-from tagstream.model.tagger import FusedTagger
-from tagstream.model.version import format as version
+from tagstream.model.extraction.extractor import Extractor, read_extractor
+from tagstream.model.generation.generator import Generator, read_generator
+from tagstream.model.tagger import FusedTagger, assemble, read_stored
+from tagstream.model.version import golden
+from tagstream.model.version.format import GOLDEN, read_config, read_manifest
 
 
 def load(folder: Path, *, threads: int | None = None, device: str = "auto") -> FusedTagger | Generator:
-    """Read, check and try out. `threads`: torch's, for this process; None leaves them.
+    """A model version that scores micro-batches: a tagger of members, or a generator that writes tags.
 
-    `device`: `cpu`, `cuda`, or `auto` for a GPU where there is one; a generator stays on the CPU.
+    `threads`: torch's, for this process; None leaves them. `device`: `cpu`, `cuda`, or `auto` for a GPU where
+    there is one; a generator stays on the CPU.
 
     Raises:
-        IncompatibleModel: the manifest, the format or the golden batch disagree.
+        IncompatibleModel: the manifest, the format or the golden batch disagree, or it is an extractor.
     """
-    try:
-        config = json.loads((folder / "config.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise IncompatibleModel(f"{folder}: no valid config.json: {error}") from error
-    if isinstance(config, dict) and config.get("architecture") == "generator":
-        if threads is not None:
-            torch.set_num_threads(threads)
-        return generation.load(folder)
-    return version.load(folder, threads=threads, device=device)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    model = load_any(folder, device)
+    if isinstance(model, Extractor):
+        raise IncompatibleModel(f"{folder}: an extractor finds spans of titles, it gives no scores")
+    return model
+
+
+def load_extractor(folder: Path) -> Extractor:
+    """Raises IncompatibleModel as `load` does, or if the folder holds no extractor."""
+    model = load_any(folder)
+    if not isinstance(model, Extractor):
+        raise IncompatibleModel(f"{folder}: no extractor, but a tagger or generator")
+    return model
+
+
+def load_any(folder: Path, device: str = "auto") -> FusedTagger | Generator | Extractor:
+    """Whatever the folder holds. Raises IncompatibleModel where manifest, format or golden batch disagree."""
+    model_version = read_manifest(folder).model_version
+    model: FusedTagger | Generator | Extractor
+    match read_config(folder)["architecture"]:
+        case "extractor":
+            model = read_extractor(folder)
+        case "generator":
+            model = read_generator(folder, model_version)
+        case _:
+            if device == "auto":
+                device = "cuda" if torch.cuda.is_available() else "cpu"
+            model = assemble(read_stored(folder), model_version, torch.device(device))
+    if not isinstance(model, Extractor) or (folder / GOLDEN).is_file():  # the first extractors had none
+        golden.check(folder / GOLDEN, model)
+    return model

@@ -34,12 +34,13 @@ from tagstream.core.ports import MicroBatch
 from tagstream.dataset.tags import columns_of
 from tagstream.model.fusion import IMAGE, JOINT, MEMBERS, TEXT, Opinions
 from tagstream.model.pictures import Frame, decode_all
+from tagstream.model.tagger import Stored, read_stored
 from tagstream.model.towers.base import Features, Parts, Prepared, TextTower, Tokens
 from tagstream.model.towers.hashed import HashedNgramTower
 from tagstream.model.towers.pretrained import HuggingFaceTower
 from tagstream.model.towers.sequence import Recurrent, WordsTower
 from tagstream.model.version import golden
-from tagstream.model.version.format import Stored, read_manifest, read_stored
+from tagstream.model.version.format import read_manifest
 from tagstream.text.mentions import Mentions
 from tagstream.text.ngrams import Bags
 
@@ -184,7 +185,7 @@ class _Graph(nn.Module):
         super().__init__()
         self.taxonomy, self.fusion = stored.taxonomy, stored.fusion
         self.text, self.image_members = stored.text, stored.image_members
-        for tower in stored.carriers().values():
+        for tower in stored.towers().values():
             if isinstance(tower, WordsTower) and isinstance(tower.config, Recurrent):
                 raise ValueError("recurrent text towers have no ONNX form: packed sequences have no operator")
         image = stored.config.image
