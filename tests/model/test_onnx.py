@@ -61,7 +61,7 @@ def released(tmp_path: Path, small_set: TrainingSet) -> Release:
 def said_by_pytorch(folder: Path, batch: MicroBatch) -> np.ndarray:
     """In float32, whatever the number format of serving."""
     stored = read_stored(folder)
-    for module in stored.modules().values():
+    for module in stored.network().values():
         module.eval()
     with torch.inference_mode():
         scores: np.ndarray = stored.fusion(stored.members().opinions(batch)[0]).numpy()
