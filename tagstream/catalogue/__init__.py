@@ -1,1 +1,13 @@
-"""Where product events come from when no producer is there: drawn in code, a data folder, a file."""
+"""The built-in products, for a demo, tests and load: titles written by hand, pictures drawn in code.
+
+drawn        every product as an event, a history of them, any number of events for load
+titles       the products, one a line: looks, colour and title
+patterns     colours and patterns of cloth
+canvas       what a picture is drawn on
+tops         drawings of clothes for the upper body, and dresses
+bottoms      … of trousers and skirts
+footwear     … of shoes
+accessories  … of bags, watches, caps and the like
+jpeg         an encoded picture made to a size
+malformed    records that no worker accepts
+"""

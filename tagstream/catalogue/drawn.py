@@ -25,10 +25,10 @@ from tagstream.catalogue.canvas import Canvas
 from tagstream.catalogue.footwear import FOOTWEAR
 from tagstream.catalogue.jpeg import sized
 from tagstream.catalogue.patterns import COLOURS, PATTERNS
-from tagstream.catalogue.records import KeyValue
 from tagstream.catalogue.titles import BRANDS, CHINESE, CHINESE_COPY, ENGLISH, ENGLISH_COPY
 from tagstream.catalogue.tops import TOPS
 from tagstream.core.events import SCHEMA_VERSION, ImageRef, ProductEvent
+from tagstream.core.records import KeyValue
 
 _SHAPES = {**TOPS, **BOTTOMS, **FOOTWEAR, **ACCESSORIES}
 _FIRST_DAY = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)

@@ -21,13 +21,13 @@ from rich.table import Table
 
 from tagstream.adapters.kafka.lag import GroupWatch
 from tagstream.adapters.kafka.topics import tail as tail_topic
-from tagstream.catalogue.folder import ProductFolder, events_of
-from tagstream.catalogue.records import KeyValue
 from tagstream.cli.dead_letters import app as dead_letters_app
 from tagstream.cli.models import app as models_app
 from tagstream.cli.taxonomy import app as taxonomy_app
 from tagstream.core.errors import BadSettings, TagstreamError
 from tagstream.core.ports import OutRecord, Record
+from tagstream.core.records import KeyValue
+from tagstream.dataset.events import records_of
 from tagstream.local.demo import run_demo
 from tagstream.local.runs import last_run, note_run
 from tagstream.local.stack import Stack, create_topics, local_stack, topic_admin, topic_plans
@@ -59,7 +59,7 @@ Replication = Annotated[int, typer.Option(help="Replication factor meant: 3 outs
 
 @app.command()
 def demo(
-    data: Annotated[Path | None, typer.Option(help="Folder with products.csv, .jsonl or .parquet.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A products file, its folder, or a dataset.toml.")] = None,
     limit: Annotated[int | None, typer.Option(help="At most so many rows of it.", min=1)] = None,
     kafka_home: KafkaHome = None,
 ) -> None:
@@ -140,16 +140,17 @@ def topics_check(replication: Replication = 3) -> None:
 
 @app.command()
 def publish(
-    path: Annotated[Path, typer.Argument(help="A .jsonl file of product events, or a data folder.")],
+    path: Annotated[
+        Path,
+        typer.Argument(help="Products: a file, its folder, or a dataset.toml; or a .jsonl file of events."),
+    ],
     rate: Annotated[float | None, typer.Option(help="Events a second; unset: as fast as can be.")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many rows of a folder.", min=1)] = None,
+    limit: Annotated[int | None, typer.Option(help="At most so many rows of product files.", min=1)] = None,
 ) -> None:
     """Publish product events."""
-    if not path.exists():
-        raise BadSettings(f"{path} does not exist")
+    records = records_of(path, limit)
     settings = load_settings()
     publisher = build_publisher(settings)
-    records = ProductFolder(path, limit=limit) if path.is_dir() else events_of(path)
     published, started_s = 0, time.monotonic()
     for chunk in _paced(iter(records), rate):
         publisher.publish([OutRecord(settings.topics.events, record.key, record.value) for record in chunk])

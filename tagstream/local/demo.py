@@ -20,13 +20,13 @@ from rich.table import Table
 
 from tagstream.adapters.kafka.lag import GroupWatch
 from tagstream.catalogue.drawn import history, products
-from tagstream.catalogue.folder import ProductFolder
 from tagstream.catalogue.malformed import malformed
-from tagstream.catalogue.records import KeyValue, encode
 from tagstream.core.errors import Unavailable
 from tagstream.core.events import ProductEvent, ProductTags
 from tagstream.core.language import language_of
 from tagstream.core.ports import OutRecord, Publisher
+from tagstream.core.records import KeyValue, encode
+from tagstream.dataset.events import ProductEvents
 from tagstream.local.stack import Stack, local_stack
 from tagstream.ops.audit import Audit, expect
 from tagstream.wiring import build_publisher
@@ -82,8 +82,8 @@ def _drawn_waves() -> Waves:
 
 
 def _folder_waves(data: Path, limit: int | None) -> Waves:
-    """The folder's rows; then a few of its products once more as newer versions, and some deleted."""
-    catalogue = list(ProductFolder(data, limit=limit))
+    """The products; then a few of its products once more as newer versions, and some deleted."""
+    catalogue = list(ProductEvents(data, limit=limit))
     whole = [event for record in catalogue if (event := _parsed(record)) is not None]
     again = [_next_version(event) for event in whole[: max(1, min(40, len(whole) // 10))]]
     gone = [

@@ -15,10 +15,10 @@ from typing import Any
 import redis
 
 from tagstream.adapters.kafka.topics import read_all
-from tagstream.catalogue.records import KeyValue
 from tagstream.core.errors import InvalidEvent
 from tagstream.core.events import ProductEvent, ProductTags
 from tagstream.core.ports import Record
+from tagstream.core.records import KeyValue
 from tagstream.settings import Settings
 from tagstream.stream.decode import Decoder
 

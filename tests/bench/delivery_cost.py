@@ -27,8 +27,8 @@ from tagstream.adapters.local.apache import ApacheBroker
 from tagstream.adapters.local.embedded import EmbeddedBroker, EmbeddedStore
 from tagstream.adapters.memory import MemoryMetrics
 from tagstream.catalogue.drawn import events
-from tagstream.catalogue.records import KeyValue
 from tagstream.core.ports import MicroBatch, OutRecord, Scores
+from tagstream.core.records import KeyValue
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.local.stack import create_topics
 from tagstream.settings import Settings

@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator
 import psutil
 
 from tagstream.adapters.kafka.lag import GroupWatch
-from tagstream.catalogue.records import KeyValue
 from tagstream.core.ports import OutRecord
+from tagstream.core.records import KeyValue
 from tagstream.local.stack import Stack
 from tagstream.wiring import build_publisher
 

@@ -26,10 +26,10 @@ import redis
 from measure import Progress, publish_all
 
 from tagstream.catalogue.drawn import events as drawn_events
-from tagstream.catalogue.folder import ProductFolder
-from tagstream.catalogue.records import KeyValue
 from tagstream.core.events import ProductEvent
 from tagstream.core.ports import MicroBatch, TextFields
+from tagstream.core.records import KeyValue
+from tagstream.dataset.events import ProductEvents
 from tagstream.local.stack import Stack, local_stack
 
 _MICRO_BATCH_EVENTS = 64
@@ -39,7 +39,7 @@ def products(data: Path | None, count: int) -> list[KeyValue]:
     """Each product once, with its picture inline."""
     if data is None:
         return list(drawn_events(count, distinct_products=count))
-    return list(islice(ProductFolder(data, limit=count), count))
+    return list(islice(ProductEvents(data, limit=count), count))
 
 
 def bare_events_per_s(records: list[KeyValue]) -> float:

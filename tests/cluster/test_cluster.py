@@ -18,8 +18,8 @@ import torch
 from tagstream.adapters.kafka.lag import GroupWatch
 from tagstream.catalogue.drawn import drawn, events, history
 from tagstream.catalogue.malformed import malformed
-from tagstream.catalogue.records import KeyValue, encode
 from tagstream.core.ports import OutRecord
+from tagstream.core.records import KeyValue, encode
 from tagstream.ops.audit import Audit, expect
 from tagstream.wiring import build_publisher
 

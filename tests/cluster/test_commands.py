@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from tagstream.catalogue.drawn import history
-from tagstream.catalogue.records import encode
+from tagstream.core.records import encode
 
 TAGSTREAM = str(Path(sys.executable).parent / "tagstream")
 ENV = {k: v for k, v in os.environ.items() if not k.startswith(("TAGSTREAM_", "RAY_"))}

@@ -31,9 +31,9 @@ from pictures import PictureHost
 from tagstream.adapters.kafka.lag import GroupWatch
 from tagstream.adapters.local.children import spawn
 from tagstream.adapters.local.embedded import EmbeddedBroker, EmbeddedStore
-from tagstream.catalogue.records import KeyValue
 from tagstream.core.errors import Unavailable
 from tagstream.core.ports import OutRecord
+from tagstream.core.records import KeyValue
 from tagstream.local.stack import create_topics
 from tagstream.ops.audit import Findings, examine, expect
 from tagstream.settings import Settings

@@ -13,8 +13,8 @@ from consumer import POISON
 
 from tagstream.catalogue.drawn import drawn
 from tagstream.catalogue.malformed import malformed
-from tagstream.catalogue.records import KeyValue, encode
 from tagstream.core.events import ImageRef, ProductEvent
+from tagstream.core.records import KeyValue, encode
 
 _UNDECODABLE_EVERY = 100
 _DELETE_SHARE = 0.05

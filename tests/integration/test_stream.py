@@ -15,9 +15,9 @@ from tagstream.adapters.local.apache import ApacheBroker
 from tagstream.adapters.memory import MemoryMetrics, MemoryTagger
 from tagstream.catalogue.drawn import events, history
 from tagstream.catalogue.malformed import malformed
-from tagstream.catalogue.records import KeyValue, encode
 from tagstream.core.errors import BadSettings, Unavailable
 from tagstream.core.ports import MicroBatch, OutRecord, Scores
+from tagstream.core.records import KeyValue, encode
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.local.stack import create_topics
 from tagstream.ops.audit import Audit, expect

@@ -17,8 +17,8 @@ from ray.autoscaler._private.util import prepare_config, validate_config
 
 from serve.stream import GOODBYE_S
 from tagstream.catalogue.drawn import history
-from tagstream.catalogue.records import encode
 from tagstream.core.metrics import Metric
+from tagstream.core.records import encode
 from tagstream.settings import Settings
 
 ROOT = Path(__file__).parents[2]

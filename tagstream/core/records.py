@@ -15,6 +15,5 @@ class KeyValue(NamedTuple):
 
 
 def encode(event: ProductEvent) -> KeyValue:
-    """The event as a producer sends it: keyed by its product, JSON without the fields that say nothing."""
-    value = event.model_dump_json(exclude_none=True)
-    return KeyValue(event.product_id.encode(), value.encode())
+    """The event as a producer sends it: keyed by its product, as JSON without the fields that are None."""
+    return KeyValue(event.product_id.encode(), event.model_dump_json(exclude_none=True).encode())
