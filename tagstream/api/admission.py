@@ -133,4 +133,4 @@ class BodyLimit:
 
 
 class _TooLarge(Exception):
-    """A body that did not say its length goes on beyond the limit."""
+    """A body without a stated length goes on beyond the limit."""

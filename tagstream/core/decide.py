@@ -1,9 +1,9 @@
-"""Step 6: scores + taxonomy + rules, what the event itself says and what its title names → tags.
+"""Step 6: scores + taxonomy + rules + the event's own attributes + values named in its title → tags.
 
-Precedence in a group: person > rule > event attribute > extracted > model. What overrules others in one
-group takes their tags out of the groups above and below that contradict it, and puts none in their place: the
+Precedence in a group: person > rule > event attribute > extracted > model. A tag that wins its group also
+removes the tags of lower sources that contradict it in the groups above and below. It adds none there: the
 ancestors of a stated value are given only if the model gives them. Rules and extracted spans may also name
-groups that are not in the taxonomy; their tags stand behind it.
+groups that are not in the taxonomy; their tags come last.
 """
 
 from __future__ import annotations
@@ -100,11 +100,11 @@ class Decider:
         """`over`, and of `tags` those whose group it leaves open and which contradict neither it nor, of the
         same source, one that came first."""
         taken = {tag.group for tag in over}
-        said = {tag.group: tag.value for tag in reversed(over)}
+        stated = {tag.group: tag.value for tag in reversed(over)}
         kept = list(over)
         for tag in tags:
-            if tag.group not in taken and self._hierarchy.agree(tag.group, tag.value, said):
-                said.setdefault(tag.group, tag.value)
+            if tag.group not in taken and self._hierarchy.agree(tag.group, tag.value, stated):
+                stated.setdefault(tag.group, tag.value)
                 kept.append(tag)
         return kept
 
@@ -120,13 +120,13 @@ class Decider:
 
     def stated(self, text: TextFields) -> dict[str, str]:
         """Group → value, for the product's attributes that name a group and one of its values."""
-        said: dict[str, str] = {}
+        found: dict[str, str] = {}
         for attribute, spoken in text.attributes.items():
             group = self._attributes.get(attribute.strip().casefold())
             value = self._spoken.get((group.name, spoken.strip().casefold())) if group else None
             if group and value:
-                said[group.name] = value
-        return said
+                found[group.name] = value
+        return found
 
 
 class Deciders:

@@ -4,8 +4,8 @@ TagstreamError
   InvalidEvent          never retried: the record goes to the dead letters with its reason
   Unavailable           retried with backoff, nothing is lost, the worker is healthy but not ready
     StoreNotInitialised   until `jobs/rebuild_store.py` has refilled it
-    ReplicaDied           or is silent: once more, then event by event in a process of its own
-    TransactionAborted    nothing of it can be seen: it is sent again
+    ReplicaDied           or did not answer: once more, then event by event in a process of its own
+    TransactionAborted    no reader sees any of it: it is sent again
   Overloaded            not a failure: slow down and try again
   TaggingFailed         the model raised on these events: halved until the guilty one is a dead letter
   StartOver             the worker is made anew and reads from the last commit
@@ -25,7 +25,7 @@ class TagstreamError(Exception):
 
 
 class InvalidEvent(TagstreamError):
-    """The record cannot become an event and never will. It is a dead letter; mend it at its producer."""
+    """The record cannot become an event and never will. It is a dead letter; correct it at its producer."""
 
     def __init__(self, reason: str, stage: str = "decode") -> None:
         self.reason = " ".join(reason[:_REASON_MAX_CHARS].split())
@@ -38,13 +38,14 @@ class Unavailable(TagstreamError):
 
 
 class StoreNotInitialised(Unavailable):
-    """The store has lost its layout mark: it was emptied, or is new: `tagstream topics create`."""
+    """The store has no layout mark. If it is new, run `tagstream topics create`. If it was emptied, refill it
+    with `jobs/rebuild_store.py`."""
 
 
 class ReplicaDied(Unavailable):
-    """The process that had this micro-batch has died, or has not answered in time. It is tried once more on
-    another replica; if that one dies or is silent too, its events go one by one through a process of their
-    own, and one of which that dies or falls silent twice is a dead letter."""
+    """The process that worked on this micro-batch died, or did not answer in time. Another replica tries once
+    more. If that fails too, its events go one by one through a process of their own. An event on which that
+    fails twice is a dead letter."""
 
 
 class TransactionAborted(Unavailable):
@@ -53,16 +54,16 @@ class TransactionAborted(Unavailable):
 
 
 class StartOver(TagstreamError):
-    """What the worker holds does not fit the store any more. It is made anew, and nothing is lost: it reads
-    from the last commit."""
+    """What the worker holds does not fit the store any more. A new worker reads from the last commit; nothing
+    is lost."""
 
 
 class Overloaded(TagstreamError):
-    """The replicas have as much as they can take. The worker slows down; add replicas if it lasts."""
+    """The replicas cannot take more. The worker slows down; add replicas if it lasts."""
 
 
 class TaggingFailed(TagstreamError):
-    """The model raised on this micro-batch. It is halved until the guilty event stands alone."""
+    """The model raised on this micro-batch. It is halved until the guilty event is alone."""
 
 
 class TooManyDeadLetters(TagstreamError):
@@ -75,4 +76,4 @@ class IncompatibleModel(TagstreamError):
 
 
 class BadSettings(TagstreamError):
-    """A setting is missing or wrong. Nothing was started; mend the named setting and start again."""
+    """A setting is missing or wrong. Nothing was started; correct the named setting and start again."""

@@ -6,13 +6,13 @@
 2. A parent scores at least as much as each of its children (the max constraint of C-HMCNN, Giunchiglia and
    Lukasiewicz 2020).
 
-`given` says which values are tags:
+`given` decides which values are tags:
 1. In a tree of single-choice groups the *path* with the highest product of scores is chosen, top down, so
    a sure articleType may correct a doubtful masterCategory and the other way round. A path counts the scores
    before the max constraint, which would count a child twice. Where a value has no children, their place
    counts as likely as the value itself, so that short paths are not favoured.
-2. A value whose parent is unknown may stand under any parent. A `multi` group gives values under a chosen
-   parent only.
+2. A value whose parent is unknown fits under any parent. A `multi` group gives values under a chosen parent
+   only.
 3. What reaches its threshold is given, and with it all its ancestors: they score no less.
 
 Measured on the test part of fashion_products (masterCategory, subCategory, articleType; 993 rows): the mean
@@ -107,7 +107,7 @@ class Hierarchy:
             allowed = self._live[branch.columns]
             if branch.parent is not None:
                 of_parent = chosen[:, self._slices[branch.parent]]
-                # Place -1 of the parent group stands for an unknown parent, under which all is allowed.
+                # Place -1 of the parent group means an unknown parent, under which all is allowed.
                 under = np.concatenate([of_parent, np.ones((len(scores), 1), np.bool_)], axis=1)
                 allowed = under[:, branch.parent_of] & allowed
             if branch.single:
@@ -119,7 +119,7 @@ class Hierarchy:
         return chosen
 
     def agree(self, group: str, value: str, stated: Mapping[str, str]) -> bool:
-        """Can this tag stand beside what was stated (group → value)? Not if their ancestors differ."""
+        """Whether this tag agrees with what was stated (group → value): their ancestors do not differ."""
         own = self._lineages.get((group, value), {})
         return all(
             own.get(above, at) == at

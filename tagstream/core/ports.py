@@ -221,7 +221,7 @@ class Tagger(Protocol):
 
         Raises:
             Unavailable: the replicas cannot be reached.
-            ReplicaDied: the replica that had it died, or there was no answer in time.
+            ReplicaDied: the replica that worked on it died, or did not answer in time.
             Overloaded: the replicas refuse more work.
             TaggingFailed: the model raised on it.
         """
@@ -236,7 +236,7 @@ class Tagger(Protocol):
         """
 
     def taxonomy(self, model_version: str) -> Taxonomy:
-        """The taxonomy that the columns of this model version's scores mean."""
+        """The taxonomy of this model version: what the columns of its scores mean."""
 
 
 StoreVerdict = Literal["applied", "same", "stale"]
@@ -245,7 +245,7 @@ StoreVerdict = Literal["applied", "same", "stale"]
 @dataclass(frozen=True, slots=True)
 class Write:
     """One product's new state. `product.revision` is ignored: the store counts. `deleted` drops its tags.
-    `revision` is for a store that is refilled: the number goes on from there."""
+    `revision` is for a store that is refilled: counting goes on from there."""
 
     product: ProductTags
     source_offset: int
@@ -255,7 +255,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The store's verdict on a write and what stands after it (None if `stale`)."""
+    """The store's verdict on a write, and what the store holds after it (None if `stale`)."""
 
     verdict: StoreVerdict
     product: ProductTags | None
@@ -281,7 +281,7 @@ class TagStore(Protocol):
         """
 
     def get(self, product_ids: Sequence[str]) -> list[Standing | None]:
-        """What stands for each product (verdict `same`), None where nothing is known."""
+        """What the store holds of each product (verdict `same`), None where nothing is known."""
 
     def find(self, group: str, value: str, limit: int) -> list[tuple[str, float]]:
         """Up to `limit` products with this tag and its score, highest score first."""
@@ -318,7 +318,7 @@ class Models(Protocol):
 
 
 class Metrics(Protocol):
-    """Any thread may call it. Names, kinds and labels stand in `core.metrics`."""
+    """Any thread may call it. Names, kinds and labels: `core.metrics`."""
 
     def add(self, metric: Metric, amount: float = 1, **labels: str) -> None: ...
 

@@ -9,8 +9,8 @@ refused when the file is read: the ways in which it can match from one place are
 as m − n + 1 of them, and a repeat without end over something that can match in several ways as infinitely
 many. Two repeats without end in a row are the most that pass.
 
-Where a group stands in the taxonomy, a rule's value must be one of its spellings, or the rule says nothing:
-retired values do not come back through rules. In a single-choice group the first rule in the file decides.
+If the taxonomy has the group, a rule's value must be one of its spellings; else the rule gives no tag.
+Retired values do not come back through rules. In a single-choice group the first rule in the file decides.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ without it applies to every language. `parent` names a value of `parent_group`.
 A value never leaves: it is `replaced_by` another of its group, or `retired`. Then it is never given as a
 tag, its scores count for its successor, and tags that were stored under it can still be read. `former`
 are values that were replaced and have no column of their own in a model: old value → the present one.
-`not_learned` are names that a model knows and cannot give, because they had too few rows or were added later:
-their text is not that of the learned names within them.
+`not_learned`: names the model has seen but cannot predict, because they had too few rows or were added
+later. They still block shorter names inside them, so that 墨绿色 does not count as 绿色.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ class Group(_Indexed):
         known = {value.value: value for value in self.values}
         if len(known) != len(self.values):
             raise ValueError(
-                f"group {self.name}: {_first_twice(v.value for v in self.values)!r} stands twice"
+                f"group {self.name}: {_first_twice(v.value for v in self.values)!r} is listed twice"
             )
         for value in self.values:
             if value.replaced_by is not None and value.retired:
@@ -121,9 +121,9 @@ class Group(_Indexed):
         return spoken | {value.value.casefold(): value.value for value in live}
 
     def current(self, value: str) -> str | None:
-        """What is now said for a value: itself, its last successor, or None if that is retired.
+        """The present value: itself, its last successor, or None if that is retired.
 
-        Raises KeyError for a value that never stood here.
+        Raises KeyError for a value that was never in this group.
         """
         end = self._walk(self.by_value[self.former.get(value, value)])
         return None if end.retired else end.value
@@ -155,7 +155,9 @@ class Taxonomy(_Indexed):
     def _is_consistent(self) -> Taxonomy:
         known = {group.name: group for group in self.groups}
         if len(known) != len(self.groups):
-            raise ValueError(f"the group {_first_twice(group.name for group in self.groups)!r} stands twice")
+            raise ValueError(
+                f"the group {_first_twice(group.name for group in self.groups)!r} is listed twice"
+            )
         for group in self.groups:
             if group.parent_group is not None and group.parent_group not in known:
                 raise ValueError(f"group {group.name}: its parent group {group.parent_group} is unknown")

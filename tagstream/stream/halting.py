@@ -73,7 +73,7 @@ class HaltSwitch:
 
     @property
     def is_on(self) -> bool:
-        """Whether this consumer must stand still."""
+        """Whether this consumer must not work."""
         return bool(self._reason or self._unsent)
 
     def throw(self, reason: str) -> None:

@@ -66,7 +66,7 @@ class Healer:
 
     def heal(self, in_flight: Collection[int]) -> None:
         """Publish what is stored for the suspects that no micro-batch in flight can touch any more. Left out:
-        what this worker published last, and products it published nothing of (whoever stored them publishes).
+        what this worker published last, and products of which it published nothing: their next owner does.
 
         Raises:
             Unavailable: store or broker do not answer; the suspects stay.
@@ -80,8 +80,8 @@ class Healer:
         }
         while standing:
             self._publisher.publish([tag_record(self._tags_topic, s) for s in standing.values()])
-            told, now = standing, self._standing(list(standing))
-            standing = {product_id: s for product_id, s in now.items() if s != told[product_id]}
+            sent, now = standing, self._standing(list(standing))
+            standing = {product_id: s for product_id, s in now.items() if s != sent[product_id]}
         for product_id in ready:
             del self._suspects[product_id]
             self._published.pop(product_id, None)

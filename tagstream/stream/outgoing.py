@@ -6,8 +6,8 @@ named as Kafka Connect names them where it has the name:
     __connect.errors.topic, .partition, .offset, .stage, .exception.class.name, .exception.message
     tagstream.attempts, tagstream.event_version, tagstream.first_seen_ms
 
-A value too large for the topic is left out; `tagstream.value_omitted_bytes` and `.value_sha256` say so. Its
-own headers are left out too if they alone are as large.
+A value too large for the topic is left out; the headers `tagstream.value_omitted_bytes` and `.value_sha256`
+record that. The record's own headers are left out too if they alone are as large.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _LETTER_VALUE_MAX_BYTES = 25 * 2**20 - 2**18
 
 
 def tag_record(topic: str, standing: Standing, event_id: str = "", source: Record | None = None) -> OutRecord:
-    """What now stands for a product. The source's own headers travel on, `traceparent` among them.
-    A repair has no event of its own, so no `event_id` either."""
+    """What the store holds of a product. The source's own headers are passed on, `traceparent` among them.
+    A repair has no event, so no `event_id` either."""
     product = standing.product
     assert product is not None, "a stale write has nothing to publish"
     own: tuple[Header, ...] = (

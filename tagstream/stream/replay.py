@@ -1,13 +1,13 @@
-"""A replayed record: a dead letter that was sent to its source topic again, in its old place.
+"""A replayed record: a dead letter that was sent to its source topic again.
 
-Its new offset says nothing about what is newer, so headers say where it stood at first:
+Its new offset does not tell which event is newer. So its headers carry its first place:
 
     tagstream.replay.source_offset   its first offset: the tie-break between equal event versions
     tagstream.replay.event_version   its event_version, if known; counts where timestamps are versions
     tagstream.replay.from            the dead letter, as partition/offset
 
-A replayed record can so be neither newer than what overtook it nor newer than itself. If it fails again,
-these headers travel into its new dead letter, and the next replay starts from the same first offset.
+So a replayed record is not newer than what overtook it. If it fails again, its new dead letter keeps these
+headers, and the next replay starts from the same first offset.
 """
 
 from __future__ import annotations

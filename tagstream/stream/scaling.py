@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 
 class PartitionLag(NamedTuple):
-    """One consumer's word on a partition. `epoch` grows with every assignment."""
+    """What one consumer reports of a partition. `epoch` grows with every assignment."""
 
     partition: int
     lag_records: float

@@ -7,8 +7,8 @@
     9 commit     the offsets whose work, and all work before it, is done
 
 The order is the guarantee, at least once with harmless repeats: an offset is committed after 7 and 8 or not
-at all, and whoever repeats 7 gets `same` and publishes what is stored. For exactly once, 8 waits until 9 is
-due, and both are one transaction (stream/delivery.py).
+at all. A repeated 7 answers `same`, and what is stored is published again. For exactly once, 8 waits until 9
+is due, and both are one transaction (stream/delivery.py).
 
 One thread runs the loop: 1–3 and 9. It owns everything here. Each micro-batch goes through 4–8 on a thread
 of its own, which touches only what `Carrier` is constructed with. A partition that was lost meanwhile has
