@@ -17,7 +17,7 @@ from tagstream.adapters.ray.replicas import ReplicaTagger
 from tagstream.api.app import build_api
 from tagstream.logs import set_up_logs
 from tagstream.settings import load_settings
-from tagstream.wiring import build_images, build_store, load_rules
+from tagstream.wiring import build_images, build_rules, build_store
 
 _READINESS_TIMEOUT_S = 5.0
 
@@ -44,7 +44,7 @@ def build_app() -> FastAPI:
         build_images(settings),
         readiness,
         settings.api_key_hashes,
-        rules=load_rules(settings),
+        rules=build_rules(settings),
         requests_per_s=settings.api_requests_per_s,
     )
 

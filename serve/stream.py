@@ -12,9 +12,9 @@ from ray.serve.handle import DeploymentHandle
 
 from tagstream.adapters.ray.replicas import RayMetrics, ReplicaTagger
 from tagstream.logs import set_up_logs
+from tagstream.runner import Stream, build_isolated_tagger
 from tagstream.settings import load_settings
 from tagstream.stream.scaling import PartitionLag, consumers_for
-from tagstream.wiring import Stream, build_isolated_tagger
 
 #: For the last commit and the goodbye to the group.
 GOODBYE_S = 10.0

@@ -12,8 +12,8 @@ from tagstream.adapters.ray.replicas import RayMetrics
 from tagstream.core.errors import TagstreamError
 from tagstream.core.ports import MicroBatch, Scores
 from tagstream.logs import set_up_logs
+from tagstream.runner import build_champion, tagger_device, tagger_threads
 from tagstream.settings import load_settings
-from tagstream.wiring import build_champion, tagger_device, tagger_threads
 
 
 @serve.deployment

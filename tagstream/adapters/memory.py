@@ -95,8 +95,9 @@ class MemoryBroker:
         self._lock = threading.RLock()
 
     def append(self, record: OutRecord) -> Record:
-        """Write one record; its key alone decides the partition."""
-        partition = TopicPartition(record.topic, zlib.crc32(record.key or b"") % self.partitions)
+        """Write one record; without a partition its key decides."""
+        number = zlib.crc32(record.key or b"") % self.partitions
+        partition = TopicPartition(record.topic, number if record.partition is None else record.partition)
         timestamp_ms = self.clock.wall_ms() if record.timestamp_ms is None else record.timestamp_ms
         with self._lock:
             log = self._logs.setdefault(partition, [])

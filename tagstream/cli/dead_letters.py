@@ -1,34 +1,33 @@
-"""`tagstream dead-letters`: look at what failed, send it again, put it away."""
+"""`tagstream dead-letters`: show what failed, send it again, mark or delete it."""
 
 from __future__ import annotations
 
 import base64
-import json
 import re
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from tagstream.cli.show import AsJson, console, print_json, print_rows, printable
 from tagstream.core.errors import BadSettings
-from tagstream.ops.dead_letters import DeadLetters, Filter, Letter, parse_address
 from tagstream.settings import load_settings
 
+if TYPE_CHECKING:
+    from tagstream.ops.dead_letters import DeadLetters, Filter, Letter
+
 app = typer.Typer(no_args_is_help=True, help="Show, replay and purge the records that failed.")
-console = Console()
 
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SHOWN_VALUE_CHARS = 4000
 
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object a line.")]
 Reason = Annotated[str, typer.Option(help="A part of the reason.")]
 Stage = Annotated[str, typer.Option(help="Where it failed: decode, tag, …")]
 Product = Annotated[str, typer.Option(help="The product's id.")]
-Since = Annotated[str, typer.Option(help="Failed since then: ISO 8601 (UTC if it names no zone) or 2h ago.")]
+Since = Annotated[
+    str, typer.Option(help="Failed since then: ISO 8601 (UTC if it names no zone), or 2h for two hours ago.")
+]
 Until = Annotated[str, typer.Option(help="Failed before then.")]
 Addresses = Annotated[list[str] | None, typer.Argument(metavar="[PARTITION/OFFSET]...")]
 
@@ -40,23 +39,19 @@ def list_letters(
     product: Product = "",
     since: Since = "",
     until: Until = "",
-    show_all: Annotated[bool, typer.Option("--all", help="Those that are handled, too.")] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="Handled ones too.")] = False,
     limit: Annotated[int, typer.Option(help="Rows of the table.", min=1)] = 100,
     as_json: AsJson = False,
 ) -> None:
     """The dead letters that are not handled yet."""
-    dead_letters, chosen = DeadLetters(load_settings()), _filter(reason, stage, product, since, until)
+    dead_letters, chosen = _dead_letters(), _filter(reason, stage, product, since, until)
     handled = dead_letters.handled()
     rows = (
         _row(letter, letter in handled)
         for letter in dead_letters.letters()
         if chosen.matches(letter) and (show_all or letter not in handled)
     )
-    if as_json:
-        for row in rows:
-            print(json.dumps(row, ensure_ascii=False), flush=True)
-        return
-    _print_table(list(islice(rows, limit)))
+    print_rows(rows if as_json else islice(rows, limit), as_json)
     if more := sum(1 for _ in rows):
         console.print(f"and {more:,} more: narrow it down, or --limit")
 
@@ -66,13 +61,13 @@ def show(
     address: Annotated[str, typer.Argument(metavar="PARTITION/OFFSET")], as_json: AsJson = False
 ) -> None:
     """A whole dead letter; exit 1 if there is none at this address."""
-    found = DeadLetters(load_settings()).find(_address(address))
+    found = _dead_letters().find(_address(address))
     if found is None:
         console.print(f"no dead letter at {_address(address)}")
         raise typer.Exit(1)
     letter, mark = found
     if as_json:
-        print(json.dumps(_whole(letter, mark), ensure_ascii=False))
+        print_json(_whole(letter, mark))
         return
     for name, value in _row(letter, mark is not None).items():
         print(f"{name}: {printable('' if value is None else str(value))}")
@@ -92,15 +87,15 @@ def replay(
     product: Product = "",
     since: Since = "",
     until: Until = "",
-    again: Annotated[bool, typer.Option("--again", help="Those that are handled, too.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be replayed.")] = False,
+    again: Annotated[bool, typer.Option("--again", help="Handled ones too.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be replayed.")] = False,
 ) -> None:
     """Send dead letters to their source topic again; exit 1 if one of them cannot be.
 
     A replayed event keeps its place: it never overtakes a newer one of its product.
     """
     chosen = _filter(reason, stage, product, since, until, addresses)
-    outcome = DeadLetters(load_settings()).replay(chosen, again=again, dry_run=dry_run, tell=_tell)
+    outcome = _dead_letters().replay(chosen, again=again, dry_run=dry_run, tell=_tell)
     done = "would be replayed" if dry_run else "replayed"
     console.print(
         f"{outcome.replayed:,} {done}, {outcome.already_handled:,} handled before, "
@@ -121,14 +116,14 @@ def purge(
     before: Annotated[str, typer.Option(help="Delete what failed before then, handled or not.")] = "",
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
-    """Put dead letters away: with a filter they are marked as handled, with --before they are deleted.
+    """Mark dead letters as handled (with a filter), or delete them (with --before).
 
-    What is deleted is the beginning of each partition, up to the first letter that failed later.
+    Deletes the beginning of each partition, up to the first letter that failed later.
     """
     chosen = _filter(reason, stage, product, since, until, addresses)
-    if bool(before) == (chosen != Filter()):
+    if bool(before) == (chosen != _filter()):
         raise BadSettings("purge needs either --before, or a filter or addresses")
-    dead_letters = DeadLetters(load_settings())
+    dead_letters = _dead_letters()
     if before:
         first_kept, count = dead_letters.prefix(_moment_ms(before))
         if count and _agreed(f"Delete {count:,} dead letters for good?", yes):
@@ -141,11 +136,6 @@ def purge(
     console.print(f"{count:,} marked as handled")
 
 
-def printable(text: str) -> str:
-    """Nothing in it can move a terminal's cursor or hide what stands there."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
 def _agreed(question: str, yes: bool) -> bool:
     return yes or typer.confirm(question, abort=True)
 
@@ -154,9 +144,22 @@ def _tell(letter: Letter, sentence: str) -> None:
     print(f"{letter.address} {printable(letter.product_id)} {printable(sentence)}", flush=True)
 
 
+def _dead_letters() -> DeadLetters:
+    from tagstream.ops.dead_letters import DeadLetters
+
+    return DeadLetters(load_settings())
+
+
 def _filter(
-    reason: str, stage: str, product: str, since: str, until: str, addresses: list[str] | None = None
+    reason: str = "",
+    stage: str = "",
+    product: str = "",
+    since: str = "",
+    until: str = "",
+    addresses: list[str] | None = None,
 ) -> Filter:
+    from tagstream.ops.dead_letters import Filter
+
     return Filter(
         reason,
         stage,
@@ -168,6 +171,8 @@ def _filter(
 
 
 def _address(text: str) -> str:
+    from tagstream.ops.dead_letters import parse_address
+
     if (address := parse_address(text)) is None:
         raise BadSettings(f"{text!r} is not PARTITION/OFFSET")
     return "{}/{}".format(*address)
@@ -188,7 +193,7 @@ def _moment_ms(text: str) -> int:
 def _iso(at_ms: int) -> str:
     try:
         return datetime.fromtimestamp(at_ms / 1000, UTC).isoformat(timespec="seconds")
-    except (ValueError, OverflowError, OSError):  # a clock gone wild may be why it failed
+    except (ValueError, OverflowError, OSError):  # an absurd timestamp may be why it failed
         return f"{at_ms} ms"
 
 
@@ -205,7 +210,7 @@ def _row(letter: Letter, handled: bool) -> dict[str, Any]:
 
 
 def _whole(letter: Letter, mark: dict[str, str] | None) -> dict[str, Any]:
-    """For scripts: nothing shortened. What is no UTF-8 comes as base64 under a name that says so."""
+    """For scripts: nothing is shortened. Bytes that are not UTF-8 come as base64, as `NAME_base64`."""
     record = letter.record
     headers = [{"name": name, **_json_bytes("value", content)} for name, content in record.headers]
     return {
@@ -231,16 +236,3 @@ def _shortened(content: bytes | None) -> str:
     shown = content[: 4 * _SHOWN_VALUE_CHARS].decode(errors="backslashreplace")[:_SHOWN_VALUE_CHARS]
     more = f" … of {len(content):,} bytes, --json shows all" if len(content) > len(shown.encode()) else ""
     return printable(shown) + more
-
-
-def _print_table(rows: list[dict[str, Any]]) -> None:
-    if not rows:
-        console.print("none")
-        return
-    table = Table()
-    for name in rows[0]:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        cells = {**row, "handled": "yes" if row["handled"] else ""}
-        table.add_row(*(Text(printable("" if cell is None else str(cell))) for cell in cells.values()))
-    console.print(table)

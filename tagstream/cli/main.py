@@ -1,40 +1,34 @@
-"""The `tagstream` command. Wrong settings and systems that do not answer: one clear line, exit 2."""
+"""The `tagstream` command. Wrong settings and systems that do not answer: one clear line, exit 2.
+
+A command imports its work when it runs: nobody who asks for the lag waits for a model.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-import secrets
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
-from rich.table import Table
 
-from tagstream.adapters.kafka.lag import GroupWatch
-from tagstream.adapters.kafka.topics import tail as tail_topic
 from tagstream.cli.dead_letters import app as dead_letters_app
 from tagstream.cli.models import app as models_app
+from tagstream.cli.show import AsJson, complain, console, print_json, print_rows, say, say_whether
 from tagstream.cli.taxonomy import app as taxonomy_app
 from tagstream.core.errors import BadSettings, TagstreamError
-from tagstream.core.ports import OutRecord, Record
-from tagstream.core.records import KeyValue
-from tagstream.dataset.events import records_of
-from tagstream.local.demo import run_demo
-from tagstream.local.runs import last_run, note_run
-from tagstream.local.stack import Stack, create_topics, local_stack, topic_admin, topic_plans
-from tagstream.ops.check import run_checks
-from tagstream.ops.verify import run_verify
-from tagstream.settings import load_settings
-from tagstream.wiring import build_publisher, build_store
+from tagstream.settings import described_settings, load_settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tagstream.core.records import KeyValue
+    from tagstream.core.ports import Record
+    from tagstream.local.stack import Stack
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -48,9 +42,6 @@ app.add_typer(dead_letters_app, name="dead-letters")
 app.add_typer(models_app, name="models")
 app.add_typer(taxonomy_app, name="taxonomy")
 
-console = Console()
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-Embedded = Annotated[bool, typer.Option(help="Start a broker and a store of its own, in memory.")]
 KafkaHome = Annotated[
     Path | None, typer.Option(help="Folder of an Apache Kafka (4.0 or newer) instead of the embedded broker.")
 ]
@@ -60,26 +51,31 @@ Replication = Annotated[int, typer.Option(help="Replication factor meant: 3 outs
 @app.command()
 def demo(
     data: Annotated[Path | None, typer.Option(help="A products file, its folder, or a dataset.toml.")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many rows of it.", min=1)] = None,
+    limit: Annotated[int | None, typer.Option(help="Most rows of it.", min=1)] = None,
     kafka_home: KafkaHome = None,
 ) -> None:
     """Start everything, tag a catalogue, audit the outcome from outside, end everything."""
-    with _interruptible(exit_when_told=143):
+    from tagstream.local.demo import run_demo
+
+    with _interruptible(exit_on_sigterm=143):
         ok = run_demo(console, data=data, limit=limit, kafka_home=kafka_home)
     raise typer.Exit(0 if ok else 1)
 
 
 @app.command()
 def up(
-    embedded: Embedded = False,
+    embedded: Annotated[bool, typer.Option(help="Start a broker and a store of its own, in memory.")] = False,
     kafka_home: KafkaHome = None,
     state: Annotated[
         Path | None, typer.Option(help="Folder that keeps that Kafka's log and the store for the next start.")
     ] = None,
 ) -> None:
     """Run the stream on this machine until Ctrl-C or SIGTERM; then drain."""
+    from tagstream.local.runs import note_run
+    from tagstream.local.stack import local_stack
+
     with (
-        _interruptible(exit_when_told=0),
+        _interruptible(exit_on_sigterm=0),
         local_stack(
             embedded=embedded,
             tell=lambda step: console.print(f"starting {step}"),
@@ -87,8 +83,8 @@ def up(
             state=state,
         ) as stack,
     ):
-        note = note_run(stack.folder)  # open until the folder has gone, after the drain
-        _print_how_to(stack)
+        note = note_run(stack.folder)  # open until the folder is gone, after the drain
+        say(_how_to(stack), markup=True)
         try:
             threading.Event().wait()
         finally:
@@ -99,43 +95,44 @@ def up(
 @app.command()
 def down() -> None:
     """End the `tagstream up` that was started last on this machine, and wait for it to drain."""
+    from tagstream.local.runs import last_run
+
     run = last_run()
     if run is None:
         console.print("nothing is up")
         return
-    os.kill(run.pid, signal.SIGTERM)
-    while run.is_alive():
-        time.sleep(0.1)
+    run.end()
     console.print("down")
 
 
 @topics_app.command("create")
 def topics_create(replication: Replication = 3, partitions: int | None = None) -> None:
     """Create the missing topics, and initialise the store if the tag topic is empty."""
+    from tagstream.ops.topics import create_topics
+
     created = create_topics(load_settings(), partitions=partitions, replication=replication)
-    console.print(f"created {', '.join(created)}" if created else "all topics are there")
+    say(f"created {', '.join(created)}" if created else "all topics are there")
 
 
 @topics_app.command("list")
 def topics_list(as_json: AsJson = False) -> None:
     """The stream's topics and their partitions."""
-    settings = load_settings()
-    found = topic_admin(settings).partitions()
-    rows = [{"topic": plan.name, "partitions": found.get(plan.name)} for plan in topic_plans(settings)]
-    _print_rows(rows, as_json)
+    from tagstream.ops.topics import topic_rows
+
+    print_rows(topic_rows(load_settings()), as_json)
 
 
 @topics_app.command("check")
 def topics_check(replication: Replication = 3) -> None:
     """Compare the topics with their description; exit 1 if they differ."""
-    settings = load_settings()
-    plans = topic_plans(settings, replication=replication)
-    differences = topic_admin(settings).describe(plans, replication=replication)
+    from tagstream.ops.topics import topic_differences
+
+    differences = topic_differences(load_settings(), replication=replication)
     for difference in differences:
-        console.print(f"[red]✗[/red] {difference}")
+        say_whether(False, difference)
     if differences:
         raise typer.Exit(1)
-    console.print("[green]✓[/green] the topics are as described")
+    say_whether(True, "the topics are as described")
 
 
 @app.command()
@@ -145,17 +142,20 @@ def publish(
         typer.Argument(help="Products: a file, its folder, or a dataset.toml; or a .jsonl file of events."),
     ],
     rate: Annotated[float | None, typer.Option(help="Events a second; unset: as fast as can be.")] = None,
-    limit: Annotated[int | None, typer.Option(help="At most so many rows of product files.", min=1)] = None,
+    limit: Annotated[int | None, typer.Option(help="Most rows of product files.", min=1)] = None,
 ) -> None:
     """Publish product events."""
+    from tagstream.core.ports import OutRecord
+    from tagstream.dataset.events import records_of
+    from tagstream.wiring import build_publisher
+
     records = records_of(path, limit)
     settings = load_settings()
-    publisher = build_publisher(settings)
-    published, started_s = 0, time.monotonic()
-    for chunk in _paced(iter(records), rate):
-        publisher.publish([OutRecord(settings.topics.events, record.key, record.value) for record in chunk])
-        published += len(chunk)
-    publisher.close()
+    published, started_s, topic = 0, time.monotonic(), settings.topics.events
+    with closing(build_publisher(settings)) as publisher:
+        for chunk in _paced(iter(records), rate):
+            publisher.publish([OutRecord(topic, record.key, record.value) for record in chunk])
+            published += len(chunk)
     elapsed_s = max(time.monotonic() - started_s, 1e-6)
     console.print(f"published {published} events, {published / elapsed_s:,.0f} a second")
 
@@ -168,16 +168,13 @@ def tail(
     as_json: AsJson = False,
 ) -> None:
     """Show records as they come."""
+    from tagstream.adapters.kafka import topics
+
     settings = load_settings()
-    records = tail_topic(
-        settings.kafka_bootstrap_servers,
-        topic or settings.topics.tags,
-        from_beginning=from_beginning,
-        client_config=settings.kafka_client_config,
-    )
+    records = topics.tail(settings.kafka, topic or settings.topics.tags, from_beginning=from_beginning)
     try:
         for number, record in enumerate(records, start=1):
-            print(_record_line(record, as_json), flush=True)
+            _print_record(record, as_json)
             if number == count:
                 return
     except KeyboardInterrupt:
@@ -186,17 +183,18 @@ def tail(
 
 @app.command()
 def get(product_id: str, as_json: AsJson = False) -> None:
-    """The tags that now stand for a product; exit 1 if there are none."""
-    store = build_store(load_settings())
-    standing = store.get([product_id])[0]
-    store.close()
+    """A product's present tags; exit 1 if it has none."""
+    from tagstream.wiring import build_store
+
+    with closing(build_store(load_settings())) as store:
+        standing = store.get([product_id])[0]
     if standing is None or standing.product is None or standing.deleted:
-        _complain(f"no tags for {product_id}")
+        complain(f"no tags for {product_id}")
         raise typer.Exit(1)
     if as_json:
-        print(standing.product.model_dump_json())
-        return
-    _print_rows([asdict(tag) for tag in standing.product.tags], as_json=False)
+        print_json(standing.product.model_dump(mode="json"))
+    else:
+        print_rows(asdict(tag) for tag in standing.product.tags)
 
 
 @app.command()
@@ -206,81 +204,109 @@ def find(
     as_json: AsJson = False,
 ) -> None:
     """Products with a tag, the highest score first."""
-    group, found, value = tag.partition("=")
-    if not found:
+    from tagstream.wiring import build_store
+
+    group, equals, value = tag.partition("=")
+    if not equals:
         raise BadSettings(f"{tag!r} is not GROUP=VALUE")
-    store = build_store(load_settings())
-    rows = [{"product_id": p, "score": score} for p, score in store.find(group, value, limit)]
-    store.close()
-    _print_rows(rows, as_json)
+    with closing(build_store(load_settings())) as store:
+        found = store.find(group, value, limit)
+    print_rows(({"product_id": product_id, "score": score} for product_id, score in found), as_json)
 
 
 @app.command()
 def lag(as_json: AsJson = False) -> None:
     """Records between the committed and the newest offset, by partition."""
+    from tagstream.adapters.kafka.lag import GroupWatch
+
     settings = load_settings()
-    watch = GroupWatch(
-        settings.kafka_bootstrap_servers,
-        settings.consumer_group,
-        settings.topics.events,
-        client_config=settings.kafka_client_config,
-    )
-    try:
-        rows = [
-            {"partition": p.partition, "committed": p.committed, "end": p.end, "lag": p.lag}
-            for p in watch.progress()
-        ]
-    finally:
-        watch.close()
-    _print_rows(rows, as_json)
+    with closing(GroupWatch(settings.kafka, settings.consumer_group, settings.topics.events)) as watch:
+        progress = watch.progress()
+    print_rows(map(asdict, progress), as_json)
 
 
 @app.command()
 def resume() -> None:
     """Let consumers go on that halted because too many events failed."""
-    store = build_store(load_settings())
-    reason = store.halted()
-    resumed = store.resume()
-    store.close()
+    from tagstream.wiring import build_store
+
+    with closing(build_store(load_settings())) as store:
+        reason = store.halted()
+        resumed = store.resume()
     console.print(f"resumed; it was halted by {reason}" if resumed else "nothing is halted")
 
 
 @app.command()
 def verify(
-    repair: Annotated[bool, typer.Option(help="Publish or restore what stands where they differ.")] = False,
+    repair: Annotated[bool, typer.Option(help="Publish or restore what differs.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare the tag topic with the store, product by product; exit 1 if they differ."""
+    from tagstream.ops.verify import run_verify
+
     with console.status("comparing") as status:
         report = run_verify(load_settings(), repair=repair, tell=status.update)
     if as_json:
-        print(json.dumps(asdict(report), ensure_ascii=False))
+        print_json(asdict(report))
     else:
         for sentence in report.sentences():
-            console.print(sentence, soft_wrap=True, highlight=False)
+            say(sentence)
     if report.differences:
         raise typer.Exit(1)
 
 
 @app.command("api-key")
 def api_key() -> None:
-    """Make a key for the API, and the hash of it that the nodes are given."""
+    """Make a key for the API, and its hash for the nodes."""
+    import hashlib
+    import secrets
+
     key = secrets.token_urlsafe(32)
-    console.print(f"key (for the caller; it is stored nowhere)  {key}", soft_wrap=True, highlight=False)
-    digest = hashlib.sha256(key.encode()).hexdigest()
-    console.print(f"TAGSTREAM_API_KEY_SHA256={digest}", soft_wrap=True, highlight=False)
+    say(f"key (for the caller; it is stored nowhere)  {key}")
+    say(f"TAGSTREAM_API_KEY_SHA256={hashlib.sha256(key.encode()).hexdigest()}")
 
 
 @app.command()
 def check(replication: Replication = 3) -> None:
     """Settings, connections, topics, store policy and rights: one line each; exit 1 if one is wrong."""
+    from tagstream.ops.check import run_checks
+
     all_well = True
     for result in run_checks(load_settings(), replication=replication):
         all_well &= result.ok
-        mark = "[green]✓[/green]" if result.ok else "[red]✗[/red]"
-        console.print(f"{mark} {result.subject}: {result.sentence}", soft_wrap=True)
+        say_whether(result.ok, f"{result.subject}: {result.sentence}")
     if not all_well:
         raise typer.Exit(1)
+
+
+@app.command()
+def settings(
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print a page of documentation.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Every setting, its default and its meaning."""
+    rows = [
+        {"setting": name, "default": default, "meaning": meaning}
+        for name, default, meaning in described_settings()
+    ]
+    if not markdown:
+        print_rows(rows, as_json)
+        return
+    print(SETTINGS_PAGE, end="")
+    for row in rows:
+        print(f"| `{row['setting']}` | {row['meaning']} | {row['default']} |")
+
+
+SETTINGS_PAGE = """\
+# Settings
+
+Each is an environment variable. `<NAME>_FILE` may name a file with the value instead, for secrets. The TOML
+file that `TAGSTREAM_SETTINGS_FILE` names may hold it too, without the prefix and in lower case. The first of
+these wins. This page is the output of `tagstream settings --markdown`.
+
+| setting | meaning | default |
+|---|---|---|
+"""
 
 
 def main() -> None:
@@ -288,12 +314,8 @@ def main() -> None:
     try:
         app()
     except TagstreamError as error:
-        _complain(f"{type(error).__name__}: {error}")
+        complain(f"{type(error).__name__}: {error}")
         sys.exit(2)
-
-
-def _complain(sentence: str) -> None:
-    print(f"tagstream: {' '.join(sentence.split())}", file=sys.stderr)
 
 
 class _Interrupted(KeyboardInterrupt):
@@ -303,8 +325,8 @@ class _Interrupted(KeyboardInterrupt):
 class _interruptible:  # noqa: N801, a context manager used like a function
     """SIGTERM, SIGHUP and Ctrl-C end the block in order."""
 
-    def __init__(self, *, exit_when_told: int) -> None:
-        self._exit_when_told = exit_when_told  # for SIGTERM: the normal end of `up`, none of a demo
+    def __init__(self, *, exit_on_sigterm: int) -> None:
+        self._exit_on_sigterm = exit_on_sigterm  # the normal end of `up`, not of a demo
 
     def __enter__(self) -> None:
         self._before = {s: signal.signal(s, self._raise) for s in (signal.SIGTERM, signal.SIGHUP)}
@@ -313,22 +335,21 @@ class _interruptible:  # noqa: N801, a context manager used like a function
         for signum, handler in self._before.items():
             signal.signal(signum, handler)
         if isinstance(error, KeyboardInterrupt):
-            raise typer.Exit(self._exit_when_told if isinstance(error, _Interrupted) else 130)
+            raise typer.Exit(self._exit_on_sigterm if isinstance(error, _Interrupted) else 130)
 
     @staticmethod
     def _raise(signum: int, frame: object) -> None:
         raise _Interrupted
 
 
-def _print_how_to(stack: Stack) -> None:
-    console.print(
-        f"""
+def _how_to(stack: Stack) -> str:
+    return f"""
 [bold green]tagstream is up.[/bold green] In another terminal:
 
   export TAGSTREAM_SETTINGS_FILE={stack.settings_file}
   tagstream publish FOLDER_OR_FILE        product events in
   tagstream tail                          tags out
-  tagstream get PRODUCT_ID                what stands for a product
+  tagstream get PRODUCT_ID                a product's present tags
   tagstream find GROUP=VALUE              products with a tag
   tagstream lag
 
@@ -338,10 +359,7 @@ def _print_how_to(stack: Stack) -> None:
   jobs       RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH={stack.ray.token_path} \\
              ray job submit --address {stack.ray.dashboard_url} --working-dir . -- python jobs/retrain.py …
 
-Ctrl-C, or `tagstream down`, drains and ends it.""",
-        soft_wrap=True,
-        highlight=False,
-    )
+Ctrl-C, or `tagstream down`, drains and ends it."""
 
 
 def _paced(records: Iterator[KeyValue], rate: float | None) -> Iterator[list[KeyValue]]:
@@ -355,26 +373,12 @@ def _paced(records: Iterator[KeyValue], rate: float | None) -> Iterator[list[Key
             time.sleep(max(0.0, started_s + sent / rate - time.monotonic()))
 
 
-def _record_line(record: Record, as_json: bool) -> str:
+def _print_record(record: Record, as_json: bool) -> None:
     key = (record.key or b"").decode(errors="replace")
     value = (record.value or b"").decode(errors="replace")
     if not as_json:
-        return f"{record.partition}/{record.offset} {key} {value or '(deleted)'}"
+        print(f"{record.partition}/{record.offset} {key} {value or '(deleted)'}", flush=True)
+        return
     headers = {name: (content or b"").decode(errors="replace") for name, content in record.headers}
     line = {"partition": record.partition, "offset": record.offset, "key": key, "headers": headers}
-    return json.dumps({**line, "value": value or None}, ensure_ascii=False)
-
-
-def _print_rows(rows: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(rows, ensure_ascii=False))
-        return
-    if not rows:
-        console.print("none")
-        return
-    table = Table()
-    for name in rows[0]:
-        table.add_column(name)
-    for row in rows:
-        table.add_row(*("" if cell is None else str(cell) for cell in row.values()))
-    console.print(table)
+    print_json({**line, "value": value or None})

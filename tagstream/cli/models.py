@@ -1,25 +1,20 @@
-"""`tagstream models`: which version answers, what is made of one without training, where it is kept."""
+"""`tagstream models`: list and promote versions, make children without training, move them around."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 
-from tagstream.adapters.registry import Registry
+from tagstream.cli.show import say
 from tagstream.core.errors import BadSettings
-from tagstream.taxonomy.files import read_taxonomy
+
+if TYPE_CHECKING:
+    from tagstream.adapters.registry import Registry
 
 app = typer.Typer(no_args_is_help=True, help="List, promote, derive, export, push and pull model versions.")
-console = Console()
-
-
-@app.callback()
-def models() -> None:
-    """List, promote, derive, export, push and pull model versions."""
 
 
 @app.command()
@@ -30,17 +25,16 @@ def derive(
     publish: Annotated[str | None, typer.Option(help="Registry to publish to; promotes nothing.")] = None,
 ) -> None:
     """A child version with the same weights and other thresholds, names, merged or retired values."""
-    from tagstream.model.version.derive import (
-        derive as derive_version,  # torch: only who needs it waits for it
-    )
+    from tagstream.model.version.derive import derive as derive_version
+    from tagstream.taxonomy.files import read_taxonomy
 
     edited = read_taxonomy(taxonomy)
     folder, left_out = derive_version(model, edited, out, datetime.now(UTC).replace(microsecond=0))
     for sentence in left_out:
-        console.print(f"left out: {sentence}", soft_wrap=True, highlight=False)
-    console.print(f"written: {folder}", soft_wrap=True, highlight=False)
+        say(f"left out: {sentence}")
+    say(f"written: {folder}")
     if publish:
-        console.print(f"published {Registry(publish).publish(folder)} to {publish}", soft_wrap=True)
+        say(f"published {_registry(publish).publish(folder)} to {publish}")
 
 
 @app.command("export-onnx")
@@ -57,11 +51,7 @@ def export_onnx(
         raise BadSettings(f"install the extra: pip install 'tagstream[onnx]' ({error})") from error
     except ValueError as error:
         raise BadSettings(str(error)) from error
-    console.print(
-        f"written: {out}; scores differ by {gap:.6f} at most (allowed: {TOLERANCE})",
-        soft_wrap=True,
-        highlight=False,
-    )
+    say(f"written: {out}; scores differ by {gap:.6f} at most (allowed: {TOLERANCE})")
 
 
 @app.command()
@@ -72,8 +62,8 @@ def push(
     """Send a model version to a Hugging Face hub or a registry; promotes nothing."""
     from tagstream.model.version import hub
 
-    model_version = hub.push(model, to) if to.startswith(hub.SCHEME) else Registry(to).publish(model)
-    console.print(f"pushed {model_version} to {to}", soft_wrap=True, highlight=False)
+    model_version = hub.push(model, to) if to.startswith(hub.SCHEME) else _registry(to).publish(model)
+    say(f"pushed {model_version} to {to}")
 
 
 @app.command()
@@ -99,11 +89,11 @@ def pull(
         elif (Path(source) / MANIFEST).is_file():
             folder = hub.accept(Path(source), out)
         else:
-            registry = Registry(source)
+            registry = _registry(source)
             folder = hub.accept(registry.fetch(model_version or registry.champion()[0]), out)
     except FileExistsError as error:
         raise BadSettings(str(error)) from error
-    console.print(f"pulled: {folder}", soft_wrap=True, highlight=False)
+    say(f"pulled: {folder}")
 
 
 @app.command("list")
@@ -111,10 +101,10 @@ def list_versions(
     registry: Annotated[str, typer.Argument(metavar="REGISTRY", help="A registry's folder or URI.")],
 ) -> None:
     """The versions of a registry; the champion is marked."""
-    of = Registry(registry)
+    of = _registry(registry)
     champion = of.aliases()["champion"]
     for version in of.versions():
-        console.print(f"{version}{'  champion' if version == champion else ''}", soft_wrap=True)
+        say(f"{version}{'  champion' if version == champion else ''}")
 
 
 @app.command()
@@ -123,6 +113,12 @@ def promote(
     registry: Annotated[str, typer.Argument(metavar="REGISTRY", help="A registry's folder or URI.")],
 ) -> None:
     """Make it the champion: replicas that watch the registry take it over between two micro-batches."""
-    of = Registry(registry)
+    of = _registry(registry)
     generation = of.promote(version, of.aliases()["generation"])
-    console.print(f"{version} is champion, generation {generation}", soft_wrap=True)
+    say(f"{version} is champion, generation {generation}")
+
+
+def _registry(uri: str) -> Registry:
+    from tagstream.adapters.registry import Registry
+
+    return Registry(uri)

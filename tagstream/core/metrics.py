@@ -65,3 +65,13 @@ class Metric(Enum):
     MODEL = Described(
         "tagstream_model_info", "gauge", "1 for the model that answers", ("model_version", "generation")
     )
+
+
+class NoMetrics:
+    """The `Metrics` of a process whose metrics nobody reads."""
+
+    def add(self, metric: Metric, amount: float = 1, **labels: str) -> None: ...
+
+    def set(self, metric: Metric, value: float, **labels: str) -> None: ...
+
+    def observe(self, metric: Metric, value: float, **labels: str) -> None: ...

@@ -7,8 +7,8 @@ and leaves retrying to the worker, which alone knows the deadline.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -46,13 +46,15 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class OutRecord:
-    """A record to be produced. A value of None deletes the key of a compacted topic."""
+    """A record to be produced. A value of None deletes the key of a compacted topic; without a `partition`
+    the key decides it."""
 
     topic: str
     key: bytes | None
     value: bytes | None
     headers: tuple[Header, ...] = ()
     timestamp_ms: int | None = None
+    partition: int | None = None
 
     @property
     def size_bytes(self) -> int:
@@ -338,12 +340,30 @@ class Clock(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Topics:
-    """The names in use, prefix included."""
+class KafkaAddress:
+    """Where Kafka is, and how to talk to it.
 
-    events: str = "product-events"
-    tags: str = "product-tags"
-    dead_letters: str = "product-events.dead"
+    `client_config` is handed to librdkafka as it is (SASL, TLS, sizes) and wins over our defaults. It holds
+    secrets, so it is not printed.
+    """
+
+    bootstrap_servers: str
+    client_config: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Both together, in librdkafka's names."""
+        return {**self.client_config, "bootstrap.servers": self.bootstrap_servers}
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The names in use, prefix included. They come from `ops/topics.yaml`."""
+
+    events: str
+    tags: str
+    dead_letters: str
+    handled_letters: str
 
 
 @dataclass(frozen=True, slots=True)

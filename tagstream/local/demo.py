@@ -1,15 +1,16 @@
 """`tagstream demo`: a catalogue through the whole stream, and an audit of the outcome from outside.
 
-Two waves: the catalogue at full speed, for throughput; then a trickle of updates and deletes, whose
-publish→store latency is that of a stream that keeps up.
+Two waves. The catalogue at full speed shows the throughput. A trickle of updates and deletes shows the
+publish→store latency of a stream that keeps up.
 """
 
 from __future__ import annotations
 
 import itertools
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from tagstream.adapters.kafka.lag import GroupWatch
+from tagstream.adapters.kafka.topics import read_all
 from tagstream.catalogue.drawn import history, products
 from tagstream.catalogue.malformed import malformed
 from tagstream.core.errors import Unavailable
@@ -28,7 +30,8 @@ from tagstream.core.ports import OutRecord, Publisher
 from tagstream.core.records import KeyValue, encode
 from tagstream.dataset.events import ProductEvents
 from tagstream.local.stack import Stack, local_stack
-from tagstream.ops.audit import Audit, expect
+from tagstream.ops.audit import Findings, StoreView, compare, expect, read_store, read_tags, unbalanced
+from tagstream.settings import Settings
 from tagstream.wiring import build_publisher
 
 _TRICKLE_PER_S = 20
@@ -47,12 +50,20 @@ class Waves:
     trickle: list[KeyValue]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Outcome:
-    audit: Audit
+    """`products`: with tags, on the topic. `latencies_ms`: publish → store, of the trickle, ascending."""
+
+    findings: Findings
+    products: dict[str, ProductTags]
+    latencies_ms: list[float]
     events_per_s: float
     books: dict[str, int]
-    problems: list[str] = field(default_factory=list)
+    problems: list[str]
+
+    def latency_ms(self, quantile: float) -> float:
+        ordered = self.latencies_ms or [0.0]
+        return ordered[min(len(ordered) - 1, int(quantile * len(ordered)))]
 
 
 def run_demo(
@@ -69,7 +80,7 @@ def run_demo(
         with local_stack(embedded=True, tell=tell, kafka_home=kafka_home, one_consumer=True) as stack:
             status.stop()
             outcome = _run(console, stack, waves)
-    _show_products(console, waves, outcome.audit.standing)
+    _show_products(console, waves, outcome.products)
     _show_summary(console, waves, outcome)
     return not outcome.problems
 
@@ -106,7 +117,7 @@ def _next_version(event: ProductEvent) -> ProductEvent:
 def _run(console: Console, stack: Stack, waves: Waves) -> Outcome:
     settings = stack.settings
     publisher = build_publisher(settings)
-    watch = GroupWatch(settings.kafka_bootstrap_servers, settings.consumer_group, settings.topics.events)
+    watch = GroupWatch(settings.kafka, settings.consumer_group, settings.topics.events)
     api = httpx.Client(base_url=stack.api_url, timeout=10, trust_env=False)
     try:
         _wait_until_ready(api)
@@ -127,15 +138,36 @@ def _run(console: Console, stack: Stack, waves: Waves) -> Outcome:
                 follower.look()
                 time.sleep(1 / _TRICKLE_PER_S)
             follower.wait()
-        books = _books(api)
-        expectation = expect([*waves.catalogue, *waves.trickle])
-        audit = Audit(settings)
-        problems = audit.run(expectation, books)
-        return Outcome(audit, events_per_s, books, problems)
+        return _audit(settings, waves, events_per_s, _books(api))
     finally:
         publisher.close()
         watch.close()
         api.close()
+
+
+def _audit(settings: Settings, waves: Waves, events_per_s: float, books: dict[str, int]) -> Outcome:
+    expectation = expect([*waves.catalogue, *waves.trickle])
+    store, topic = read_store(settings), read_tags(settings)
+    findings = compare(settings, expectation, store, topic)
+    products = {product_id: product for product_id, product in topic.last.items() if product}
+    problems = [*findings.problems(), *unbalanced(expectation, books)]
+    latencies_ms = _latencies_ms(settings, store)
+    return Outcome(findings, products, latencies_ms, events_per_s, books, problems)
+
+
+def _latencies_ms(settings: Settings, store: StoreView) -> list[float]:
+    """Publish → store of the last version of each product that had more than one, ascending."""
+    published_ms: dict[str, int] = {}
+    versions = Counter[str]()
+    for record in read_all(settings.kafka, settings.topics.events):
+        product_id = (record.key or b"").decode(errors="replace")
+        published_ms[product_id] = record.timestamp_ms
+        versions[product_id] += 1
+    return sorted(
+        store.updated_at_ms[product_id] - published_ms[product_id]
+        for product_id, count in versions.items()
+        if count > 1 and product_id in store.updated_at_ms
+    )
 
 
 def _publish(publisher: Publisher, topic: str, records: Iterable[KeyValue]) -> None:
@@ -204,7 +236,7 @@ class _Follower:
                 moved_s, before = time.monotonic(), self._done
             if time.monotonic() - moved_s > _STALLED_AFTER_S:
                 why = _readiness(self._api)
-                raise Unavailable(f"the stream stands still at {self._done} of {self.published}: {why}")
+                raise Unavailable(f"the stream is stuck at {self._done} of {self.published}: {why}")
             time.sleep(0.05)
 
 
@@ -232,14 +264,14 @@ def _show_products(console: Console, waves: Waves, standing: dict[str, ProductTa
 
 
 def _show_summary(console: Console, waves: Waves, outcome: Outcome) -> None:
-    audit, books = outcome.audit, outcome.books
+    books = outcome.books
     rows = {
         "published": len(waves.catalogue) + len(waves.trickle),
         **{name: books.get(name, 0) for name in ("tagged", "superseded", "deleted", "dead_lettered")},
-        "lost": audit.lost,
+        "lost": outcome.findings.lost,
         "events/s": f"{outcome.events_per_s:,.0f}",
-        "publish → store": f"p50 {audit.latency_ms(0.5):,.0f} ms, p99 {audit.latency_ms(0.99):,.0f} ms "
-        f"(the last {audit.trickled} updates, at {_TRICKLE_PER_S}/s)",
+        "publish → store": f"p50 {outcome.latency_ms(0.5):,.0f} ms, p99 {outcome.latency_ms(0.99):,.0f} ms "
+        f"(the last {len(outcome.latencies_ms)} updates, at {_TRICKLE_PER_S}/s)",
     }
     table = Table(title="Summary", show_header=False)
     for name, value in rows.items():

@@ -1,11 +1,13 @@
-"""Which `tagstream up` runs on this machine. Each holds a lock on a note of its own; a note that nobody holds
-is left over, and its process number may be somebody else's by now."""
+"""Which `tagstream up` runs on this machine. Each holds a lock on a note of its own. A note that nobody holds
+is left over, and another process may have its number by now."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import signal
 import tempfile
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -29,9 +31,15 @@ class Run:
             return False
         return False
 
+    def end(self) -> None:
+        """Ask it to drain and end, and wait until it has."""
+        os.kill(self.pid, signal.SIGTERM)
+        while self.is_alive():
+            time.sleep(0.1)
+
 
 def note_run(folder: Path) -> TextIO:
-    """Say that this process runs the stack in `folder`, for as long as what this returns stays open."""
+    """Record that this process runs the stack in `folder`, for as long as the returned file stays open."""
     note = (folder / _NOTE).open("w")
     fcntl.flock(note, fcntl.LOCK_EX)
     note.write(str(os.getpid()))

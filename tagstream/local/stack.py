@@ -16,11 +16,12 @@ from typing import Any
 
 import yaml
 
-from tagstream.adapters.kafka.topics import TopicAdmin, TopicPlan, read_plans
+from tagstream.adapters.kafka.topics import TopicAdmin
 from tagstream.adapters.local.apache import ApacheBroker
 from tagstream.adapters.local.embedded import EmbeddedBroker, EmbeddedStore, free_port
 from tagstream.adapters.ray.head import Dashboard, RayHead
 from tagstream.core.errors import BadSettings, Unavailable
+from tagstream.ops.topics import create_topics
 from tagstream.settings import Settings, load_settings
 from tagstream.wiring import build_store, check_delivery
 
@@ -99,37 +100,13 @@ def local_stack(
 
 def reach(settings: Settings) -> None:
     """Raises Unavailable, in seconds and in one line, if Kafka or the store do not answer."""
-    topic_admin(settings).partitions()
+    TopicAdmin(settings.kafka).partitions()
     check_delivery(settings)
     store = build_store(settings)
     try:
         store.get(["tagstream-probe"])
     finally:
         store.close()
-
-
-def topic_admin(settings: Settings) -> TopicAdmin:
-    return TopicAdmin(settings.kafka_bootstrap_servers, client_config=settings.kafka_client_config)
-
-
-def topic_plans(
-    settings: Settings, *, partitions: int | None = None, replication: int = 1
-) -> list[TopicPlan]:
-    path = Path(str(resources.files("tagstream.ops").joinpath("topics.yaml")))
-    return read_plans(path, prefix=settings.prefix, partitions=partitions, replication=replication)
-
-
-def create_topics(settings: Settings, *, partitions: int | None = None, replication: int = 1) -> list[str]:
-    """Create the missing topics. While the tag topic is empty the store may be empty too, so it is
-    initialised; later an empty store means a loss, and stays refused."""
-    admin = topic_admin(settings)
-    plans = topic_plans(settings, partitions=partitions, replication=replication)
-    created = admin.create(plans, replication=replication)
-    if admin.is_empty(settings.topics.tags):
-        store = build_store(settings)
-        store.initialise()
-        store.close()
-    return created
 
 
 @contextmanager

@@ -1,13 +1,10 @@
-"""What became of a known history, seen from outside: plain clients of Kafka and Redis, no part of the stream.
-
-Lost: a product whose tags are missing or of an older version, in the store or on the topic.
-"""
+"""What became of a known history, seen from outside, with plain clients of Kafka and Redis."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -60,107 +57,9 @@ def expect(
     return expectation
 
 
-class Audit:
-    """Compares topic, store, index and dead letters with an expectation, and with each other."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
-        self.standing: dict[str, ProductTags] = {}
-        self.lost = 0
-        self.trickled = 0
-        self._latencies_ms: list[float] = []
-
-    def run(self, expectation: Expectation, books: dict[str, int]) -> list[str]:
-        """What is wrong, a sentence each."""
-        problems: list[str] = []
-        on_topic = self._read_topic(problems)
-        in_store, revisions, index = self._read_store()
-        self.standing = on_topic
-        self._compare(expectation, on_topic, in_store, revisions, problems)
-        facts = _facts(in_store)
-        if index != facts:
-            problems.append(f"the index differs from the products in {len(index ^ facts)} entries")
-        self._check_dead_letters(expectation, problems)
-        consumed = books.get("consumed", 0)
-        if consumed != sum(n for name, n in books.items() if name != "consumed"):
-            problems.append(f"the books do not balance: {books}")
-        if consumed != expectation.total:
-            problems.append(f"{expectation.total} records were published, {consumed} consumed")
-        return problems
-
-    def latency_ms(self, quantile: float) -> float:
-        """Of publish → store, over the last version of products that had more than one."""
-        ordered = sorted(self._latencies_ms) or [0.0]
-        return ordered[min(len(ordered) - 1, int(quantile * len(ordered)))]
-
-    def _read_topic(self, problems: list[str]) -> dict[str, ProductTags]:
-        standing: dict[str, ProductTags] = {}
-        revisions: dict[str, int] = {}
-        for record in read_all(self._settings.kafka_bootstrap_servers, self._settings.topics.tags):
-            product_id = (record.key or b"").decode()
-            revision = int(dict(record.headers)["revision"] or b"0")
-            if revision < revisions.get(product_id, 0):
-                problems.append(f"{product_id}: revision {revision} came after {revisions[product_id]}")
-            revisions[product_id] = revision
-            if record.value:
-                standing[product_id] = ProductTags.model_validate_json(record.value)
-            else:
-                standing.pop(product_id, None)
-        return standing
-
-    def _read_store(self) -> tuple[dict[str, ProductTags], dict[str, int], set[tuple[str, str]]]:
-        view = read_store(self._settings)
-        return view.products, view.updated_at_ms, view.index
-
-    def _compare(
-        self,
-        expectation: Expectation,
-        on_topic: dict[str, ProductTags],
-        in_store: dict[str, ProductTags],
-        updated: dict[str, int],
-        problems: list[str],
-    ) -> None:
-        expected = expectation.present
-        for product_id, version in expected.items():
-            stored, published = in_store.get(product_id), on_topic.get(product_id)
-            if not (_is_current(stored, version) and _is_current(published, version)):
-                self.lost += 1
-            elif stored != published:
-                problems.append(f"{product_id}: store and topic differ")
-        if self.lost:
-            problems.append(f"{self.lost} products are missing or old in store or topic")
-        for name, found in (("store", in_store), ("topic", on_topic)):
-            if extra := found.keys() - expected.keys():
-                problems.append(
-                    f"{len(extra)} products in the {name} should not be there: {sorted(extra)[:3]}"
-                )
-        self._take_latencies(updated)
-
-    def _take_latencies(self, updated: dict[str, int]) -> None:
-        published_ms: dict[str, int] = {}
-        versions: dict[str, int] = {}
-        for record in read_all(self._settings.kafka_bootstrap_servers, self._settings.topics.events):
-            product_id = (record.key or b"").decode(errors="replace")
-            published_ms[product_id] = record.timestamp_ms
-            versions[product_id] = versions.get(product_id, 0) + 1
-        self._latencies_ms = [
-            updated[product_id] - published_ms[product_id]
-            for product_id, count in versions.items()
-            if count > 1 and product_id in updated
-        ]
-        self.trickled = len(self._latencies_ms)
-
-    def _check_dead_letters(self, expectation: Expectation, problems: list[str]) -> None:
-        letters = read_all(self._settings.kafka_bootstrap_servers, self._settings.topics.dead_letters)
-        found = sorted((letter.key or b"", letter.value or b"") for letter in letters)
-        wanted = sorted((sent.key or b"", sent.value or b"") for sent in expectation.refused)
-        if found != wanted:
-            problems.append(f"{len(wanted)} records should be dead letters as they came, {len(found)} are")
-
-
 @dataclass(slots=True)
 class StoreView:
-    """What the store holds. `event_versions` and `updated_at_ms` know deleted products too."""
+    """What the store holds. `event_versions` and `updated_at_ms` cover deleted products too."""
 
     products: dict[str, ProductTags] = field(default_factory=dict)
     event_versions: dict[str, int] = field(default_factory=dict)
@@ -170,6 +69,7 @@ class StoreView:
 
 
 def read_store(settings: Settings) -> StoreView:
+    """Read key by key, without the store's adapter."""
     client: Any = redis.Redis.from_url(settings.redis_url.get_secret_value(), decode_responses=True)
     prefix = f"{settings.prefix}tagstream:"
     view = StoreView()
@@ -194,21 +94,22 @@ def read_store(settings: Settings) -> StoreView:
 
 @dataclass(slots=True)
 class TopicView:
-    """What the tag topic says to a reader at read_committed.
+    """What a reader of the tag topic sees at read_committed.
 
-    reordered: records with a revision below one that came before; repeated: with one seen before.
+    reordered: records with a revision below one that came before; repeated: with one that came before.
     """
 
-    #: the last word on each product; None: no tags any more
+    #: the last record of each product; None: no tags any more
     last: dict[str, ProductTags | None] = field(default_factory=dict)
     reordered: int = 0
     repeated: int = 0
 
 
 def read_tags(settings: Settings) -> TopicView:
+    """The whole tag topic. Raises Unavailable."""
     view = TopicView()
     seen: dict[str, set[int]] = {}
-    for record in _read(settings, settings.topics.tags):
+    for record in read_all(settings.kafka, settings.topics.tags):
         product_id = (record.key or b"").decode()
         revision = int(dict(record.headers)["revision"] or b"0")
         before = seen.setdefault(product_id, set())
@@ -221,10 +122,10 @@ def read_tags(settings: Settings) -> TopicView:
 
 @dataclass(slots=True)
 class Findings:
-    """What a fault did to a known history, in numbers of products, records or entries.
+    """How the outcome differs from a known history, in numbers of products, records or entries.
 
-    lost: the store does not know the product's newest state at all; stale: it holds an older one;
-    not_healed: the topic's last word on a product differs from the store.
+    lost: the store does not have the product's newest state at all; stale: it has an older one;
+    not_healed: the topic's last record of a product differs from the store.
     """
 
     lost: int = 0
@@ -238,11 +139,32 @@ class Findings:
     letters_repeated: int = 0
     examples: list[str] = field(default_factory=list)
 
+    def problems(self) -> Iterator[str]:
+        """A sentence for each number that is not 0, but for repeated tag records: those are allowed."""
+        sentences = {
+            "lost": "products are missing in the store, or should not be there",
+            "stale": "products are older in the store than their newest event",
+            "not_healed": "products differ between store and topic",
+            "reordered": "records of the tag topic came after a newer one of their product",
+            "index_differences": "entries of the index differ from the products",
+            "letters_missing": "records should be dead letters as they came, and are not",
+            "letters_extra": "dead letters were not expected",
+            "letters_repeated": "dead letters came more than once",
+        }
+        for name, sentence in sentences.items():
+            if count := getattr(self, name):
+                yield f"{count} {sentence}"
+        yield from self.examples[:3]
+
 
 def examine(settings: Settings, expectation: Expectation) -> Findings:
     """Compares store, topic, index and dead letters with the expectation and with each other."""
-    store, topic, found = read_store(settings), read_tags(settings), Findings()
-    found.reordered, found.repeated = topic.reordered, topic.repeated
+    return compare(settings, expectation, read_store(settings), read_tags(settings))
+
+
+def compare(settings: Settings, expectation: Expectation, store: StoreView, topic: TopicView) -> Findings:
+    """The same for a store and a topic that were read before; the dead letters are read here."""
+    found = Findings(reordered=topic.reordered, repeated=topic.repeated)
     for product_id, newest in expectation.newest.items():
         fault = _fault_of(newest, store.products.get(product_id), store.event_versions.get(product_id))
         found.lost += fault == "lost"
@@ -251,13 +173,22 @@ def examine(settings: Settings, expectation: Expectation) -> Findings:
             found.examples.append(f"{product_id}: {fault} in the store")
         if product_id not in topic.last or topic.last[product_id] != store.products.get(product_id):
             found.not_healed += 1
-            found.examples.append(f"{product_id}: the topic's last word differs from the store")
+            found.examples.append(f"{product_id}: the topic's last record differs from the store")
     extra = (store.event_versions.keys() | topic.last.keys()) - expectation.newest.keys()
     found.lost += len(extra)
     found.examples += [f"{product_id}: was never published" for product_id in sorted(extra)]
-    found.index_differences = len(store.index ^ _facts(store.products))
+    found.index_differences = len(store.index ^ _index_of(store.products))
     _count_letters(settings, expectation, found)
     return found
+
+
+def unbalanced(expectation: Expectation, books: Mapping[str, int]) -> Iterator[str]:
+    """What is wrong with a worker's books: consumed = the sum of the outcomes = what was published."""
+    consumed = books.get("consumed", 0)
+    if consumed != sum(n for name, n in books.items() if name != "consumed"):
+        yield f"the books do not balance: {dict(books)}"
+    if consumed != expectation.total:
+        yield f"{expectation.total} records were published, {consumed} consumed"
 
 
 def _fault_of(newest: ProductEvent, product: ProductTags | None, event_version: int | None) -> str:
@@ -271,25 +202,17 @@ def _fault_of(newest: ProductEvent, product: ProductTags | None, event_version: 
 def _count_letters(settings: Settings, expectation: Expectation, found: Findings) -> None:
     wanted = Counter((sent.key or b"", sent.value or b"") for sent in expectation.refused)
     letters = Counter(
-        (letter.key or b"", letter.value or b"") for letter in _read(settings, settings.topics.dead_letters)
+        (letter.key or b"", letter.value or b"")
+        for letter in read_all(settings.kafka, settings.topics.dead_letters)
     )
     found.letters_missing = (wanted - letters).total()
     found.letters_extra = sum(count for letter, count in letters.items() if letter not in wanted)
     found.letters_repeated = (letters - wanted).total() - found.letters_extra
 
 
-def _facts(products: Mapping[str, ProductTags]) -> set[tuple[str, str]]:
+def _index_of(products: Mapping[str, ProductTags]) -> set[tuple[str, str]]:
     return {
         (f"{tag.group}={tag.value}", product_id)
         for product_id, product in products.items()
         for tag in product.tags
     }
-
-
-def _read(settings: Settings, topic: str) -> Iterable[Record]:
-    config = {**settings.kafka_client_config, "isolation.level": "read_committed"}
-    return read_all(settings.kafka_bootstrap_servers, topic, client_config=config)
-
-
-def _is_current(product: ProductTags | None, event_version: int) -> bool:
-    return product is not None and product.event_version >= event_version

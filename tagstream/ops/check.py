@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 
 from tagstream.adapters.kafka.rights import missing_rights
-from tagstream.adapters.redis.store import RedisStore
 from tagstream.core.errors import TagstreamError
-from tagstream.local.stack import topic_admin, topic_plans
+from tagstream.ops.topics import topic_differences
 from tagstream.settings import Settings
 from tagstream.wiring import build_registry, build_store, check_delivery
 
@@ -36,19 +36,16 @@ def _attempt(subject: str, check: Callable[[], list[Checked]]) -> Iterator[Check
 
 
 def _kafka(settings: Settings, replication: int) -> list[Checked]:
-    admin = topic_admin(settings)
-    plans = topic_plans(settings, replication=replication)
-    differences = admin.describe(plans, replication=replication)
+    differences = topic_differences(settings, replication=replication)
     outputs = [settings.topics.tags, settings.topics.dead_letters]
-    # Exactly once, a worker looks whether what it has committed is shown.
-    read_back = outputs if settings.delivery == "exactly_once" else []
+    is_exactly_once = settings.delivery == "exactly_once"
     rights = missing_rights(
-        settings.kafka_bootstrap_servers,
-        read=[settings.topics.events, *read_back],
+        settings.kafka,
+        # Under exactly once a worker reads back what it has committed.
+        read=[settings.topics.events, *(outputs if is_exactly_once else [])],
         write=outputs,
         group=settings.consumer_group,
-        transactional_id=settings.consumer_group if settings.delivery == "exactly_once" else "",
-        client_config=settings.kafka_client_config,
+        transactional_id=settings.consumer_group if is_exactly_once else "",
     )
     check_delivery(settings)
     wrong = [Checked("kafka", False, sentence) for sentence in [*differences, *rights]]
@@ -56,10 +53,8 @@ def _kafka(settings: Settings, replication: int) -> list[Checked]:
 
 
 def _store(settings: Settings) -> list[Checked]:
-    store = build_store(settings)
-    assert isinstance(store, RedisStore)
-    wrong = [Checked("store", False, sentence) for sentence in store.check()]
-    store.close()
+    with closing(build_store(settings)) as store:
+        wrong = [Checked("store", False, sentence) for sentence in store.check()]
     return wrong or [Checked("store", True, "answers; evicts nothing; initialised")]
 
 

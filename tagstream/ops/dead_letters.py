@@ -1,8 +1,8 @@
-"""The dead letters, read, replayed and purged from outside of the stream.
+"""Dead letters, read, replayed and purged from outside the stream.
 
-A letter that was replayed or purged is *handled*: a compacted topic beside the letters keeps a mark,
-`partition/offset` → {at, how}, because a record in the middle of a topic cannot be deleted. Nothing here
-holds more than a chunk of letters in memory; a mark costs eight bytes.
+A letter that was replayed or purged is *handled*. A record in the middle of a topic cannot be deleted, so a
+compacted topic beside the letters keeps a mark: `partition/offset` → {at, how}. Only a chunk of letters is in
+memory at a time; a mark costs eight bytes.
 """
 
 from __future__ import annotations
@@ -15,23 +15,24 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from tagstream.adapters.kafka.letterbox import Letterbox
-from tagstream.adapters.kafka.topics import read_all
+from tagstream.adapters.kafka.topics import TopicAdmin, read_all
 from tagstream.core.errors import InvalidEvent
 from tagstream.core.events import EVENT_VERSION_MAX
-from tagstream.core.ports import OutRecord, Record
+from tagstream.core.ports import OutRecord, Publisher, Record
 from tagstream.settings import Settings
 from tagstream.stream.decode import EventVersionFrom
 from tagstream.stream.replay import Replay, replay_headers, replay_of
+from tagstream.wiring import build_publisher
 
 #: Sent and awaited together.
 _CHUNK_LETTERS = 500
 _CHUNK_BYTES = 8 * 2**20
+_DELETE_TIMEOUT_S = 30.0
 
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter: the record as it came, and what its headers say about the failure."""
+    """A dead letter: the record as it came; its headers describe the failure."""
 
     record: Record
 
@@ -83,7 +84,7 @@ class Letter:
         return self.record.timestamp_ms if first_seen_ms is None else first_seen_ms
 
     def first(self, event_version_from: EventVersionFrom) -> Replay | None:
-        """What the record was before it failed, and before any replay; None if the headers do not say."""
+        """What the record was before it failed, and before any replay; None if the headers lack it."""
         with contextlib.suppress(InvalidEvent):  # malformed replay headers may be why it is here
             if (replay := replay_of(self.record)) is not None:
                 return replay
@@ -106,7 +107,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """Which letters are meant; what is not said leaves all of them.
+    """Which letters are meant: those that match every field that is set.
 
     `reason` is a part of the reason, `since_ms` the first and `until_ms` the first excluded moment.
     """
@@ -130,7 +131,7 @@ class Filter:
 
 
 class Handled:
-    """The letters that are done with, by address."""
+    """The addresses of the handled letters."""
 
     def __init__(self, marks: Iterable[tuple[int, int]]) -> None:
         self._offsets: dict[int, array[int]] = {}
@@ -166,17 +167,16 @@ class DeadLetters:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        self.topic = settings.topics.dead_letters
-        self.handled_topic = f"{self.topic}.handled"
+        self._topics = settings.topics
 
     def letters(self) -> Iterator[Letter]:
         """Each partition from its beginning to its end, as it is reached."""
-        return map(Letter, self._read(self.topic))
+        return map(Letter, self._read(self._topics.dead_letters))
 
     def handled(self) -> Handled:
         return Handled(
             address
-            for mark in self._read(self.handled_topic)
+            for mark in self._read(self._topics.handled_letters)
             if mark.value and (address := parse_address((mark.key or b"").decode(errors="replace")))
         )
 
@@ -186,13 +186,13 @@ class DeadLetters:
         if letter is None:
             return None
         how: dict[str, str] | None = None
-        for mark in self._read(self.handled_topic):
+        for mark in self._read(self._topics.handled_letters):
             if mark.key == address.encode() and mark.value:
                 how = json.loads(mark.value)
         return letter, how
 
     def survey(self, chosen: Filter) -> Survey:
-        """Counts; and remembers the ends, since a replayed letter may come back while we read."""
+        """Counts, and notes the ends: a replayed letter may come back while we read."""
         survey, handled = Survey(), self.handled()
         for letter in self.letters():
             survey.ends[letter.partition] = letter.offset + 1
@@ -213,49 +213,49 @@ class DeadLetters:
         """Send the chosen letters to their source topic again, each to its old partition, and mark them.
 
         Args:
-            again: those that are handled, too.
-            dry_run: send and mark nothing; the outcome says what would have been.
-            tell: hears what becomes of each letter that is replayed or cannot be.
+            again: handled letters too.
+            dry_run: send and mark nothing; the outcome counts what would have been.
+            tell: called for each letter that is replayed or cannot be.
         """
         outcome, ends, handled = Outcome(), self.survey(chosen).ends, self.handled()
         chunk: list[Letter] = []
-        with self._letterbox() as letterbox:
+        with contextlib.closing(build_publisher(self._settings)) as publisher:
             for letter in self.letters():
                 if letter.offset >= ends.get(letter.partition, 0) or not chosen.matches(letter):
                     continue
                 if letter in handled and not again:
                     outcome.already_handled += 1
-                elif hindrance := self._hindrance(letter):
+                elif obstacle := self._obstacle(letter):
                     outcome.impossible += 1
-                    tell(letter, f"cannot be replayed: {hindrance}")
+                    tell(letter, f"cannot be replayed: {obstacle}")
                 else:
                     outcome.replayed += 1
                     tell(letter, "would be replayed" if dry_run else "is replayed")
                     chunk += [] if dry_run else [letter]
                 if _is_full(chunk):
-                    self._send(letterbox, chunk)
+                    self._send(publisher, chunk)
                     chunk = []
-            self._send(letterbox, chunk)
+            self._send(publisher, chunk)
         return outcome
 
     def purge(self, chosen: Filter) -> int:
         """Mark the chosen letters as handled; how many were not before."""
         purged, handled, chunk = 0, self.handled(), list[str]()
-        with self._letterbox() as letterbox:
+        with contextlib.closing(build_publisher(self._settings)) as publisher:
             for letter in self.letters():
                 if letter in handled or not chosen.matches(letter):
                     continue
                 purged += 1
                 chunk.append(letter.address)
                 if len(chunk) == _CHUNK_LETTERS:
-                    self._mark(letterbox, chunk, "purged")
+                    self._mark(publisher, chunk, "purged")
                     chunk = []
-            self._mark(letterbox, chunk, "purged")
+            self._mark(publisher, chunk, "purged")
         return purged
 
     def prefix(self, before_ms: int) -> tuple[dict[int, int], int]:
-        """For each partition the first offset whose letter failed at `before_ms` or later, where there is
-        anything before it; and the number of letters before them."""
+        """By partition, the first offset whose letter failed at `before_ms` or later, where any letter lies
+        before it; and how many letters lie before these offsets."""
         first_kept: dict[int, int] = {}
         reached: set[int] = set()
         count = 0
@@ -271,44 +271,37 @@ class DeadLetters:
 
     def delete_prefix(self, first_kept: dict[int, int]) -> None:
         """Delete what lies before these offsets, for good."""
-        with self._letterbox() as letterbox:
-            letterbox.delete_before(self.topic, first_kept)
+        admin = TopicAdmin(self._settings.kafka, timeout_s=_DELETE_TIMEOUT_S)
+        admin.delete_before(self._topics.dead_letters, first_kept)
 
-    def _hindrance(self, letter: Letter) -> str:
+    def _obstacle(self, letter: Letter) -> str:
         """Why it cannot be replayed; empty if it can."""
         if letter.omitted_bytes is not None:
             return f"its value of {letter.omitted_bytes:,} bytes was too large to be kept"
-        if letter.topic != self._settings.topics.events:
-            return f"it came from {letter.topic or 'an unnamed topic'}, not {self._settings.topics.events}"
+        if letter.topic != self._topics.events:
+            return f"it came from {letter.topic or 'an unnamed topic'}, not {self._topics.events}"
         if letter.first(self._settings.event_version_from) is None or letter.source_partition is None:
-            return "its headers do not say which partition and offset it had"
+            return "its headers lack the partition and offset that it had"
         return ""
 
-    def _send(self, letterbox: Letterbox, letters: list[Letter]) -> None:
-        letterbox.send([(self._replayed(letter), letter.source_partition) for letter in letters])
-        self._mark(letterbox, [letter.address for letter in letters], "replayed")
+    def _send(self, publisher: Publisher, letters: list[Letter]) -> None:
+        publisher.publish([self._replayed(letter) for letter in letters])
+        self._mark(publisher, [letter.address for letter in letters], "replayed")
 
     def _replayed(self, letter: Letter) -> OutRecord:
         record, first = letter.record, letter.first(self._settings.event_version_from)
-        assert first is not None, "it has no hindrance"
+        assert first is not None, "nothing keeps it from being replayed"
         timestamp_ms = record.timestamp_ms if record.timestamp_ms > 0 else None
         headers = replay_headers(record, first)
-        return OutRecord(self._settings.topics.events, record.key, record.value, headers, timestamp_ms)
+        topic, partition = self._topics.events, letter.source_partition
+        return OutRecord(topic, record.key, record.value, headers, timestamp_ms, partition)
 
-    def _mark(self, letterbox: Letterbox, addresses: list[str], how: str) -> None:
+    def _mark(self, publisher: Publisher, addresses: list[str], how: str) -> None:
         value = json.dumps({"at": datetime.now(UTC).isoformat(timespec="seconds"), "how": how}).encode()
-        letterbox.send([(OutRecord(self.handled_topic, a.encode(), value), None) for a in addresses])
+        publisher.publish([OutRecord(self._topics.handled_letters, a.encode(), value) for a in addresses])
 
     def _read(self, topic: str) -> Iterator[Record]:
-        settings = self._settings
-        return read_all(settings.kafka_bootstrap_servers, topic, client_config=settings.kafka_client_config)
-
-    @contextlib.contextmanager
-    def _letterbox(self) -> Iterator[Letterbox]:
-        settings = self._settings
-        letterbox = Letterbox(settings.kafka_bootstrap_servers, client_config=settings.kafka_client_config)
-        with contextlib.closing(letterbox):
-            yield letterbox
+        return read_all(self._settings.kafka, topic)
 
 
 def parse_address(text: str) -> tuple[int, int] | None:

@@ -1,4 +1,4 @@
-"""An emptied store, refilled from the tag topic through the same script that the stream writes with."""
+"""Refills an emptied store from the tag topic, through the script that the stream writes with."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ T = TypeVar("T")
 
 
 def run_rebuild(settings: Settings, tell: Callable[[str], None]) -> int:
-    """Returns the number of records read. Killed on the way, it is run again from the start.
+    """Returns the number of records read. If it is interrupted, run it again: it starts over.
 
-    Consumers are refused until the last record is in; then they go on by themselves.
+    The store refuses consumers until the last record is in; then they go on by themselves.
 
     Raises:
         BadSettings: the store was not emptied.
@@ -31,12 +31,7 @@ def run_rebuild(settings: Settings, tell: Callable[[str], None]) -> int:
     try:
         store.begin_rebuild()
         count, started_s = 0, time.monotonic()
-        records = read_all(
-            settings.kafka_bootstrap_servers,
-            settings.topics.tags,
-            client_config=settings.kafka_client_config,
-        )
-        for batch in batches(records):
+        for batch in batches(read_all(settings.kafka, settings.topics.tags)):
             store.put([restoring(record) for record in batch])
             count += len(batch)
             tell(f"{count:,} records, {count / (time.monotonic() - started_s):,.0f} a second")
@@ -47,7 +42,7 @@ def run_rebuild(settings: Settings, tell: Callable[[str], None]) -> int:
 
 
 def restoring(record: Record) -> Write:
-    """The write that brings back what a record of the tag topic says, its revision included."""
+    """The write that restores what a record of the tag topic holds, its revision included."""
     headers = {name: value for name, value in record.headers if value is not None}
     source_offset, revision = int(headers.get("source_offset", b"0")), int(headers["revision"])
     if record.value:

@@ -1,8 +1,8 @@
-"""`tagstream verify`: the tag topic against the store, product by product, and the store's index by tag
-against its products.
+"""`tagstream verify`: compares the tag topic with the store, product by product, and the store's index by tag
+with its products.
 
-Memory is bounded: the newest record of each product goes into a SQLite file on disk, the store is scanned
-beside it. A running stream makes differences that vanish, so what differs is looked at again.
+Memory is bounded: the newest record of each product goes into a SQLite file on disk, and the store is scanned
+beside it. A running stream makes differences that vanish, so each difference is looked at again.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ from tagstream.settings import Settings
 from tagstream.stream.outgoing import tag_record
 from tagstream.wiring import build_publisher, build_store
 
-#: A difference counts when it is there so many looks in a row, each a read of the whole topic.
+#: A difference counts when it is seen in so many looks in a row, each a read of the whole topic.
 _LOOKS = 2
-#: A repair of a running stream is repeated at most so often.
+#: Most repairs of a running stream.
 _REPAIRS = 5
 _EXAMPLES = 5
 
@@ -73,7 +73,7 @@ def run_verify(settings: Settings, *, repair: bool, tell: Callable[[str], None])
                 suspects = dict(_compare(store, topic, suspects, report, tell))
                 if not suspects:
                     break
-                if repair and 0 < look <= _REPAIRS:  # the last look is one at what the last repair has done
+                if repair and 0 < look <= _REPAIRS:  # the last look checks the last repair
                     report.repaired += _repair(settings, store, publisher, suspects)
         for product_id, kind in (suspects or {}).items():
             report.add(kind, product_id)
@@ -168,7 +168,7 @@ def _difference(standing: Standing, last: _Last | None) -> str:
 
 
 def _repair(settings: Settings, store: RedisStore, publisher: Publisher, suspects: dict[str, str]) -> int:
-    """What the store has lost is restored from the topic; then what stands is published where they differ."""
+    """Restore from the topic what the store has lost; then publish what the store holds where they differ."""
     lost = {p for p, kind in suspects.items() if kind in ("missing in the store", "older in the store")}
     if lost:
         for batch in batches(record for record in _records(settings) if _key(record) in lost):
@@ -180,9 +180,7 @@ def _repair(settings: Settings, store: RedisStore, publisher: Publisher, suspect
 
 
 def _records(settings: Settings) -> Iterator[Record]:
-    return read_all(
-        settings.kafka_bootstrap_servers, settings.topics.tags, client_config=settings.kafka_client_config
-    )
+    return read_all(settings.kafka, settings.topics.tags)
 
 
 def _key(record: Record) -> str:

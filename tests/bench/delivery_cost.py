@@ -22,7 +22,7 @@ from uuid import uuid4
 
 import numpy as np
 
-from tagstream import wiring
+from tagstream import runner
 from tagstream.adapters.local.apache import ApacheBroker
 from tagstream.adapters.local.embedded import EmbeddedBroker, EmbeddedStore
 from tagstream.adapters.memory import MemoryMetrics
@@ -30,7 +30,7 @@ from tagstream.catalogue.drawn import events
 from tagstream.core.ports import MicroBatch, OutRecord, Scores
 from tagstream.core.records import KeyValue
 from tagstream.core.taxonomy import Taxonomy
-from tagstream.local.stack import create_topics
+from tagstream.ops.topics import create_topics
 from tagstream.settings import Settings
 from tagstream.stream.entry import Entry
 from tagstream.stream.worker import Worker
@@ -94,13 +94,13 @@ def rate_per_s(settings: Settings, sent: list[KeyValue], kind: type[Worker]) -> 
     """Events a second between a fifth and the end, in an environment of its own."""
     settings = settings.model_copy(update={"prefix": f"b-{uuid4().hex[:8]}-"})
     create_topics(settings, partitions=4)
-    publisher = wiring.build_publisher(settings)
+    publisher = runner.build_publisher(settings)
     for start in range(0, len(sent), 500):
         records = sent[start : start + 500]
         publisher.publish([OutRecord(settings.topics.events, r.key, r.value) for r in records])
     publisher.close()
-    wiring.Worker = kind  # type: ignore[misc]
-    stream = wiring.Stream(settings, NullTagger(), MemoryMetrics())
+    runner.Worker = kind  # type: ignore[misc]
+    stream = runner.Stream(settings, NullTagger(), MemoryMetrics())
     stream.start()
     first = int(len(sent) * _WARM_UP)
     started_s = _when(stream, first)
@@ -110,7 +110,7 @@ def rate_per_s(settings: Settings, sent: list[KeyValue], kind: type[Worker]) -> 
     return (len(sent) - first) / (ended_s - started_s)
 
 
-def _when(stream: wiring.Stream, count: int) -> float:
+def _when(stream: runner.Stream, count: int) -> float:
     deadline_s = time.monotonic() + 300
     while (status := stream.status()) is None or status.books.get("tagged", 0) < count:
         stream.check()

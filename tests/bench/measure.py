@@ -62,9 +62,7 @@ class Progress:
 
     def __init__(self, stack: Stack) -> None:
         settings = stack.settings
-        self._watch = GroupWatch(
-            settings.kafka_bootstrap_servers, settings.consumer_group, settings.topics.events
-        )
+        self._watch = GroupWatch(settings.kafka, settings.consumer_group, settings.topics.events)
 
     def done(self) -> int:
         return sum(self._watch.committed().values())

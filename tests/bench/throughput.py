@@ -56,7 +56,7 @@ def bare_events_per_s(records: list[KeyValue]) -> float:
 def print_bare() -> None:
     from tagstream.adapters.registry import BUNDLED, Registry
     from tagstream.model.version.load import load
-    from tagstream.wiring import tagger_threads
+    from tagstream.runner import tagger_threads
 
     registry = Registry(str(BUNDLED))
     tagger = load(registry.fetch(registry.champion()[0]), threads=1)

@@ -16,7 +16,7 @@ import yaml
 
 from tagstream.adapters.local.embedded import EmbeddedBroker, EmbeddedStore, free_port
 from tagstream.adapters.ray.head import Dashboard, RayHead
-from tagstream.local.stack import create_topics
+from tagstream.ops.topics import create_topics
 from tagstream.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -21,8 +21,8 @@ from tagstream.adapters.kafka.topics import read_all
 from tagstream.adapters.memory import MemoryTagger
 from tagstream.core.ports import MicroBatch, OutRecord, Record, Scores
 from tagstream.core.taxonomy import Taxonomy
-from tagstream.local.stack import create_topics
 from tagstream.ops.audit import read_store, read_tags
+from tagstream.ops.topics import create_topics
 from tagstream.settings import Settings, load_settings
 from tagstream.wiring import build_publisher
 
@@ -87,7 +87,7 @@ def event(product_id: str, title: str) -> bytes:
 
 
 def letters(settings: Settings) -> list[Record]:
-    return list(read_all(settings.kafka_bootstrap_servers, settings.topics.dead_letters))
+    return list(read_all(settings.kafka, settings.topics.dead_letters))
 
 
 def wait_until(condition: Callable[[], bool], what: str, timeout_s: float = 150) -> None:

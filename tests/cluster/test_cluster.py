@@ -20,7 +20,8 @@ from tagstream.catalogue.drawn import drawn, events, history
 from tagstream.catalogue.malformed import malformed
 from tagstream.core.ports import OutRecord
 from tagstream.core.records import KeyValue, encode
-from tagstream.ops.audit import Audit, expect
+from tagstream.ops.audit import examine, expect, unbalanced
+from tagstream.settings import Settings
 from tagstream.wiring import build_publisher
 
 PATIENCE_S = 120.0
@@ -38,7 +39,7 @@ def publish(cluster: Any, records: list[KeyValue]) -> None:
 
 def committed(cluster: Any) -> int:
     settings = cluster.settings
-    watch = GroupWatch(settings.kafka_bootstrap_servers, settings.consumer_group, settings.topics.events)
+    watch = GroupWatch(settings.kafka, settings.consumer_group, settings.topics.events)
     try:
         return sum(watch.committed().values())
     finally:
@@ -66,8 +67,14 @@ def catalogue(cluster: Any) -> None:
     wait_committed(cluster, len(SENT))
 
 
+def problems_of(settings: Settings, sent: list[KeyValue], books: dict[str, int]) -> list[str]:
+    """What the audit finds wrong, a sentence each."""
+    expectation = expect(sent)
+    return [*examine(settings, expectation).problems(), *unbalanced(expectation, books)]
+
+
 def test_the_deployed_application_tags_a_catalogue_and_the_audit_finds_nothing_wrong(cluster: Any) -> None:
-    assert Audit(cluster.settings).run(expect(SENT), readiness(cluster)["stream"]["books"]) == []
+    assert problems_of(cluster.settings, SENT, readiness(cluster)["stream"]["books"]) == []
 
 
 def test_the_dashboard_counts_the_gpus_that_ray_has_found(cluster: Any) -> None:
@@ -124,7 +131,7 @@ def test_a_consumer_killed_in_mid_stream_loses_nothing(cluster: Any) -> None:
     assert committed(cluster) < before + 600, "it was killed too late to prove anything"
     publish(cluster, records[600:])
     wait_committed(cluster, len(SENT))
-    problems = Audit(cluster.settings).run(expect(SENT), readiness(cluster)["stream"]["books"])
+    problems = problems_of(cluster.settings, SENT, readiness(cluster)["stream"]["books"])
     assert [p for p in problems if "consumed" not in p] == [], "the new consumer's books begin anew"
     assert replicas_of(cluster, "StreamConsumer")[0].pid != consumer.pid
 

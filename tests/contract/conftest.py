@@ -19,7 +19,7 @@ from tagstream.adapters.kafka.source import KafkaSource
 from tagstream.adapters.kafka.topics import TopicAdmin, TopicPlan
 from tagstream.adapters.memory import MemoryBroker, MemoryPublisher, MemorySource, MemoryStore
 from tagstream.adapters.redis.store import RedisStore
-from tagstream.core.ports import Publisher, Record, Source, TagStore, TopicPartition
+from tagstream.core.ports import KafkaAddress, Publisher, Record, Source, TagStore, TopicPartition
 
 sys.path.insert(0, str(Path(__file__).parent))
 from ledger import KafkaLedger
@@ -111,16 +111,16 @@ class KafkaBus(Bus):
         self.broker = broker
         self._opened: list[Source] = []
         plan = TopicPlan(self.topic, PARTITIONS, {"max.message.bytes": str(25 * 2**20)})
-        TopicAdmin(broker).create([plan])
-        self.publisher = KafkaPublisher(broker, delivery_timeout_s=20.0)
+        TopicAdmin(KafkaAddress(broker)).create([plan])
+        self.publisher = KafkaPublisher(KafkaAddress(broker), delivery_timeout_s=20.0)
 
     def source(self, *, impatient: bool = False) -> tuple[Source, Recorder]:
+        config = {"max.poll.interval.ms": SESSION_TIMEOUT_MS + 500} if impatient else {}
         source = KafkaSource(
-            self.broker,
+            KafkaAddress(self.broker, config),
             f"group-{self.topic}",
             self.topic,
             session_timeout_ms=SESSION_TIMEOUT_MS,
-            client_config={"max.poll.interval.ms": SESSION_TIMEOUT_MS + 500} if impatient else {},
         )
         self._opened.append(source)
         recorder = Recorder()

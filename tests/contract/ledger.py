@@ -24,7 +24,7 @@ from tagstream.adapters.memory import (
     MemoryTransactions,
 )
 from tagstream.core.errors import Unavailable
-from tagstream.core.ports import OutRecord, Publisher, Source, TopicPartition, Transactions
+from tagstream.core.ports import KafkaAddress, OutRecord, Publisher, Source, TopicPartition, Transactions
 
 _PATIENCE_S = 60.0
 
@@ -144,32 +144,35 @@ class KafkaLedger(Ledger):
         self.broker, self.address = broker, broker.address
         name = uuid4().hex
         self.events, self.tags, self.group = f"events-{name}", f"tags-{name}", f"group-{name}"
-        topics.TopicAdmin(self.address).create(
+        topics.TopicAdmin(KafkaAddress(self.address)).create(
             [topics.TopicPlan(self.events, event_partitions), topics.TopicPlan(self.tags, tag_partitions)],
         )
-        self.publisher = KafkaPublisher(self.address)
+        self.publisher = KafkaPublisher(KafkaAddress(self.address))
         self.max_silence_ms = 300_000
         self.client_config: dict[str, Any] = {}
         self._opened: list[Source | Transactions] = []
 
     def member(self) -> tuple[KafkaSource, KafkaTransactions, Listener]:
         listener = Listener()
+        patience = {"max.poll.interval.ms": self.max_silence_ms}
         source = KafkaSource(
-            self.address,
+            KafkaAddress(self.address, patience | self.client_config),
             self.group,
             self.events,
             session_timeout_ms=6000,
-            client_config={"max.poll.interval.ms": self.max_silence_ms, **self.client_config},
         )
         its_transactions = KafkaTransactions(
-            self.address, self.group, source, client_config=self.client_config
+            KafkaAddress(self.address, self.client_config), self.group, source
         )
         self._opened += [its_transactions, source]
         source.subscribe(listener)
         return source, its_transactions, listener
 
     def visible(self) -> list[str]:
-        return [(record.value or b"").decode() for record in topics.read_all(self.address, self.tags)]
+        return [
+            (record.value or b"").decode()
+            for record in topics.read_all(KafkaAddress(self.address), self.tags)
+        ]
 
     def committed(self, number: int = 0) -> int:
         asker = ck.Consumer({"bootstrap.servers": self.address, "group.id": self.group, "log_level": 0})

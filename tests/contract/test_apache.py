@@ -13,7 +13,7 @@ from tagstream.adapters.kafka.publisher import KafkaPublisher
 from tagstream.adapters.kafka.topics import TopicAdmin, TopicPlan, read_all
 from tagstream.adapters.local.apache import ApacheBroker
 from tagstream.core.errors import BadSettings, Unavailable
-from tagstream.core.ports import OutRecord
+from tagstream.core.ports import KafkaAddress, OutRecord
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +24,7 @@ def kafka(kafka_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def publish(broker: ApacheBroker, topic: str, *values: bytes) -> None:
-    publisher = KafkaPublisher(broker.address)
+    publisher = KafkaPublisher(KafkaAddress(broker.address))
     try:
         publisher.publish([OutRecord(topic, b"k", value) for value in values])
     finally:
@@ -35,12 +35,12 @@ def new_topic(broker: ApacheBroker, **config: str) -> str:
     """Made at once: whoever waited for the broker need not wait again."""
     name = uuid4().hex
     named = {key.replace("_", "."): value for key, value in config.items()}
-    assert TopicAdmin(broker.address).create([TopicPlan(name, 1, named)]) == [name]
+    assert TopicAdmin(KafkaAddress(broker.address)).create([TopicPlan(name, 1, named)]) == [name]
     return name
 
 
 def values(broker: ApacheBroker, topic: str) -> list[bytes | None]:
-    return [record.value for record in read_all(broker.address, topic)]
+    return [record.value for record in read_all(KafkaAddress(broker.address), topic)]
 
 
 @pytest.mark.parametrize("end", ["kill", "stop"])
@@ -71,7 +71,7 @@ def test_a_frozen_broker_answers_nothing_and_a_thawed_one_goes_on(kafka: ApacheB
     kafka.freeze()
     try:
         with pytest.raises(Unavailable):
-            TopicAdmin(kafka.address, timeout_s=1.0).partitions()
+            TopicAdmin(KafkaAddress(kafka.address), timeout_s=1.0).partitions()
     finally:
         kafka.thaw()
     publish(kafka, topic, b"after")

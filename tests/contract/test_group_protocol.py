@@ -10,7 +10,7 @@ import pytest
 
 from tagstream.adapters.kafka import topics
 from tagstream.adapters.kafka.source import KafkaSource
-from tagstream.core.ports import TopicPartition
+from tagstream.core.ports import KafkaAddress, TopicPartition
 
 
 class Listener:
@@ -30,9 +30,9 @@ class Listener:
 def joined(address: str, client_config: dict[str, str] | None = None) -> str:
     """The protocol in which a consumer joined a new group."""
     name = uuid4().hex
-    topics.TopicAdmin(address).create([topics.TopicPlan(name, 1)])
+    topics.TopicAdmin(KafkaAddress(address)).create([topics.TopicPlan(name, 1)])
     source, listener = (
-        KafkaSource(address, name, name, session_timeout_ms=6000, client_config=client_config),
+        KafkaSource(KafkaAddress(address, client_config or {}), name, name, session_timeout_ms=6000),
         Listener(),
     )
     source.subscribe(listener)

@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,15 +23,15 @@ from tagstream.adapters.kafka.source import KafkaSource
 from tagstream.adapters.local.apache import ApacheBroker
 from tagstream.adapters.local.embedded import EmbeddedBroker, EmbeddedStore
 from tagstream.core.errors import BadSettings, Unavailable
-from tagstream.core.ports import OutRecord, TopicPartition
-
-TOPICS_YAML = Path(__file__).parents[2] / "tagstream" / "ops" / "topics.yaml"
+from tagstream.core.ports import KafkaAddress, OutRecord, TopicPartition
+from tagstream.ops.topics import topic_plans
+from tagstream.settings import Settings
 
 
 @pytest.fixture
 def topic(broker: str) -> str:
     name = f"topic-{uuid4().hex}"
-    topics.TopicAdmin(broker).create([topics.TopicPlan(name, 2)])
+    topics.TopicAdmin(KafkaAddress(broker)).create([topics.TopicPlan(name, 2)])
     return name
 
 
@@ -46,8 +47,8 @@ def poll_for_ever(source: KafkaSource) -> None:
 
 def test_publishing_to_a_stopped_broker_raises_unavailable_and_works_when_it_is_back(tmp_path: Path) -> None:
     with EmbeddedBroker(tmp_path) as first:
-        topics.TopicAdmin(first.address).create([topics.TopicPlan("t", 1)])
-        publisher = KafkaPublisher(first.address, delivery_timeout_s=2.0)
+        topics.TopicAdmin(KafkaAddress(first.address)).create([topics.TopicPlan("t", 1)])
+        publisher = KafkaPublisher(KafkaAddress(first.address), delivery_timeout_s=2.0)
         publisher.publish(out("t", *map(str, range(100))))
         port = first.port
     started_s = time.monotonic()
@@ -55,7 +56,7 @@ def test_publishing_to_a_stopped_broker_raises_unavailable_and_works_when_it_is_
         publisher.publish(out("t", "lost"))
     assert time.monotonic() - started_s < 4.0, "the deadline is 2 s"
     with EmbeddedBroker(tmp_path, port=port) as second:  # it has forgotten topic, producer and sequence
-        topics.TopicAdmin(second.address).create([topics.TopicPlan("t", 1)])
+        topics.TopicAdmin(KafkaAddress(second.address)).create([topics.TopicPlan("t", 1)])
         deadline_s = time.monotonic() + 20
         while True:
             try:
@@ -64,13 +65,15 @@ def test_publishing_to_a_stopped_broker_raises_unavailable_and_works_when_it_is_
             except Unavailable:
                 assert time.monotonic() < deadline_s
         publisher.close()
-        assert [record.value for record in topics.read_all(second.address, "t")].count(b"again") >= 1
+        assert [record.value for record in topics.read_all(KafkaAddress(second.address), "t")].count(
+            b"again"
+        ) >= 1
 
 
 def test_a_source_without_a_broker_says_so_once_and_goes_on(tmp_path: Path) -> None:
     with EmbeddedBroker(tmp_path) as gone:
         address = gone.address
-    source = KafkaSource(address, "g", "t", session_timeout_ms=2000)
+    source = KafkaSource(KafkaAddress(address), "g", "t", session_timeout_ms=2000)
     source.subscribe(_Listener())
     with pytest.raises(Unavailable, match="no broker answers"):
         poll_for_ever(source)
@@ -80,7 +83,7 @@ def test_a_source_without_a_broker_says_so_once_and_goes_on(tmp_path: Path) -> N
 
 
 def test_a_missing_topic_is_named(broker: str) -> None:
-    source = KafkaSource(broker, f"g-{uuid4().hex}", "no-such-topic", session_timeout_ms=2000)
+    source = KafkaSource(KafkaAddress(broker), f"g-{uuid4().hex}", "no-such-topic", session_timeout_ms=2000)
     source.subscribe(_Listener())
     with pytest.raises(Unavailable, match="no-such-topic is not there"):
         poll_for_ever(source)
@@ -101,15 +104,17 @@ def test_offsets_that_are_gone_are_counted_and_the_rest_is_read(
     forgetful_broker: str, committed: int, lost: list[int]
 ) -> None:
     """1: retention was faster than the group. 1000: the topic was made anew under the group."""
-    publisher = KafkaPublisher(forgetful_broker)
+    publisher = KafkaPublisher(KafkaAddress(forgetful_broker))
     for _ in range(8):
         publisher.publish([OutRecord("t", b"k", os.urandom(10**6))])
-    (partition,) = {record.partition for record in topics.read_all(forgetful_broker, "t")}
+    (partition,) = {record.partition for record in topics.read_all(KafkaAddress(forgetful_broker), "t")}
     committer = ck.Consumer({"bootstrap.servers": forgetful_broker, "group.id": "g", "log_level": 0})
     committer.commit(offsets=[ck.TopicPartition("t", partition, committed)], asynchronous=False)
     committer.close()
     told: list[int] = []
-    source = KafkaSource(forgetful_broker, "g", "t", session_timeout_ms=6000, on_offsets_lost=told.append)
+    source = KafkaSource(
+        KafkaAddress(forgetful_broker), "g", "t", session_timeout_ms=6000, on_offsets_lost=told.append
+    )
     source.subscribe(_Listener())
     offsets: list[int] = []
     deadline_s = time.monotonic() + 20
@@ -131,11 +136,11 @@ def test_offsets_that_are_gone_are_counted_and_the_rest_is_read(
 )
 def test_settings_that_the_client_cannot_use_are_refused(config: dict[str, str]) -> None:
     with pytest.raises(BadSettings):
-        KafkaSource("127.0.0.1:1", "g", "t", client_config=config)
+        KafkaSource(KafkaAddress("127.0.0.1:1", config), "g", "t")
 
 
 def test_a_record_too_large_for_the_client_is_named(broker: str, topic: str) -> None:
-    publisher = KafkaPublisher(broker, client_config={"message.max.bytes": 2000})
+    publisher = KafkaPublisher(KafkaAddress(broker, {"message.max.bytes": 2000}))
     with pytest.raises(Unavailable, match="MSG_SIZE_TOO_LARGE"):
         publisher.publish([OutRecord(topic, b"k", b"x" * 5000)])
     publisher.publish(out(topic, "small"))
@@ -146,8 +151,8 @@ def test_a_record_too_large_for_its_topic_is_told_with_what_to_do_and_goes_when_
     apache_kafka: ApacheBroker,
 ) -> None:
     name, server = uuid4().hex, apache_kafka.address
-    topics.TopicAdmin(server).create([topics.TopicPlan(name, 1, {"max.message.bytes": "2000"})])
-    publisher = KafkaPublisher(server)
+    topics.TopicAdmin(KafkaAddress(server)).create([topics.TopicPlan(name, 1, {"max.message.bytes": "2000"})])
+    publisher = KafkaPublisher(KafkaAddress(server))
     with pytest.raises(Unavailable, match=r"MSG_SIZE_TOO_LARGE.*tagstream topics check"):
         publisher.publish([OutRecord(name, b"k", os.urandom(5000))])
     kit = topics.ck_admin
@@ -160,41 +165,45 @@ def test_a_record_too_large_for_its_topic_is_told_with_what_to_do_and_goes_when_
 
 
 def test_a_full_queue_waits_instead_of_failing(broker: str, topic: str) -> None:
-    publisher = KafkaPublisher(broker, client_config={"queue.buffering.max.messages": 100})
+    publisher = KafkaPublisher(KafkaAddress(broker, {"queue.buffering.max.messages": 100}))
     publisher.publish(out(topic, *map(str, range(1000))))
     publisher.close()
-    assert len(list(topics.read_all(broker, topic))) == 1000
+    assert len(list(topics.read_all(KafkaAddress(broker), topic))) == 1000
 
 
 def test_topics_are_created_as_planned_and_differences_are_sentences(broker: str) -> None:
     prefix = f"{uuid4().hex}-"
-    admin = topics.TopicAdmin(broker)
-    plans = topics.read_plans(TOPICS_YAML, prefix=prefix, partitions=3)
+    settings = Settings(kafka_bootstrap_servers=broker, redis_url="redis://unused", prefix=prefix)
+    admin = topics.TopicAdmin(settings.kafka)
+    plans = topic_plans(settings, partitions=3)
     names = [plan.name for plan in plans]
     events = f"{prefix}product-events"
     assert names == [events, f"{prefix}product-tags", f"{events}.dead", f"{events}.dead.handled"]
-    assert all("is missing" in difference for difference in admin.describe(plans))
+    assert all("is missing" in difference for difference in admin.differences(plans))
     assert admin.create(plans) == names
     assert admin.create(plans) == []
-    assert admin.describe(plans) == []
+    assert admin.differences(plans) == []
     assert {name: admin.partitions()[name] for name in names} == dict.fromkeys(names, 3)
     other = [topics.TopicPlan(names[1], 4, {"cleanup.policy": "delete"})]
-    partitions, policy = admin.describe(other)
+    partitions, policy = admin.differences(other)
     assert "has 3 partitions, planned are 4" in partitions
     assert "has cleanup.policy compact, planned is delete" in policy
     assert admin.is_empty(names[1])
-    assert "min.insync.replicas" in topics.read_plans(TOPICS_YAML, replication=3)[0].config
+    assert "min.insync.replicas" in topic_plans(settings, replication=3)[0].config
+    assert {*asdict(settings.topics).values()} == {*names}, "the code names no topic that is not described"
 
 
 def test_read_all_ends_at_the_end_and_tail_starts_there(broker: str, topic: str) -> None:
-    publisher = KafkaPublisher(broker)
+    publisher = KafkaPublisher(KafkaAddress(broker))
     publisher.publish(out(topic, *map(str, range(500))))
-    assert {record.value for record in topics.read_all(broker, topic)} == {b"%d" % i for i in range(500)}
+    assert {record.value for record in topics.read_all(KafkaAddress(broker), topic)} == {
+        b"%d" % i for i in range(500)
+    }
     stop = threading.Event()
     seen: list[bytes | None] = []
 
     def follow() -> None:
-        for record in topics.tail(broker, topic, is_stopping=stop.is_set):
+        for record in topics.tail(KafkaAddress(broker), topic, is_stopping=stop.is_set):
             seen.append(record.value)
 
     follower = threading.Thread(target=follow)
@@ -210,7 +219,7 @@ def test_read_all_ends_at_the_end_and_tail_starts_there(broker: str, topic: str)
     assert len(seen) >= 3
     assert all(str(value).startswith("b'new-") for value in seen), "an old record came"
     with pytest.raises(Unavailable, match="is not there"):
-        list(topics.read_all(broker, "no-such-topic"))
+        list(topics.read_all(KafkaAddress(broker), "no-such-topic"))
 
 
 def test_an_embedded_server_that_cannot_start_says_why(
@@ -271,7 +280,7 @@ def test_what_retention_took_from_many_partitions_costs_one_assignment_and_is_co
     request: pytest.FixtureRequest,
 ) -> None:
     address, name = request.getfixturevalue("apache_kafka").address, uuid4().hex
-    topics.TopicAdmin(address).create([topics.TopicPlan(name, 6)])
+    topics.TopicAdmin(KafkaAddress(address)).create([topics.TopicPlan(name, 6)])
     writer = ck.Producer({"bootstrap.servers": address, "log_level": 0})
     for partition in range(6):
         for number in range(6):
@@ -289,7 +298,7 @@ def test_what_retention_took_from_many_partitions_costs_one_assignment_and_is_co
 
     told: list[int] = []
     listener = _Listener()
-    source = KafkaSource(address, name, name, on_offsets_lost=told.append)
+    source = KafkaSource(KafkaAddress(address), name, name, on_offsets_lost=told.append)
     source.subscribe(listener)
     read: dict[int, list[int]] = {partition: [] for partition in range(6)}
     deadline_s = time.monotonic() + 30

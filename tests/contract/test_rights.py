@@ -13,6 +13,7 @@ import pytest
 from tagstream.adapters.kafka.rights import missing_rights
 from tagstream.adapters.kafka.topics import TopicAdmin, TopicPlan
 from tagstream.adapters.local.apache import ApacheBroker
+from tagstream.core.ports import KafkaAddress
 
 ADMIN: Any = confluent_kafka.admin
 #: Whoever has no name may do everything that nobody else was given.
@@ -25,7 +26,9 @@ WITH_ACLS = {
 @pytest.fixture(scope="module")
 def guarded(kafka_home: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with ApacheBroker(tmp_path_factory.mktemp("guarded"), home=kafka_home, properties=WITH_ACLS) as broker:
-        TopicAdmin(broker.address).create([TopicPlan(name, 1) for name in ("events", "tags", "ours")])
+        TopicAdmin(KafkaAddress(broker.address)).create(
+            [TopicPlan(name, 1) for name in ("events", "tags", "ours")]
+        )
         admin = ADMIN.AdminClient({"bootstrap.servers": broker.address})
         given_away = [
             ("TOPIC", "ours", "ALL"),
@@ -67,18 +70,20 @@ def wait_for(admin: Any, acls: list[Any]) -> None:
 
 
 def test_a_user_who_has_every_right_misses_none(guarded: str) -> None:
-    found = missing_rights(guarded, read=["events"], write=["tags"], group="mine", transactional_id="mine")
+    found = missing_rights(
+        KafkaAddress(guarded), read=["events"], write=["tags"], group="mine", transactional_id="mine"
+    )
     assert found == []
 
 
 def test_a_right_on_a_topic_that_is_withheld_is_named(guarded: str) -> None:
-    assert missing_rights(guarded, read=["ours"], write=["tags"], group="mine") == [
+    assert missing_rights(KafkaAddress(guarded), read=["ours"], write=["tags"], group="mine") == [
         "ACL READ on topic ours is missing: grant it to this user."
     ]
 
 
 def test_a_topic_may_have_to_be_read_and_written(guarded: str) -> None:
-    found = missing_rights(guarded, read=["events", "ours"], write=["ours"], group="mine")
+    found = missing_rights(KafkaAddress(guarded), read=["events", "ours"], write=["ours"], group="mine")
     assert [sentence.split(" is missing")[0] for sentence in found] == [
         "ACL READ on topic ours",
         "ACL WRITE on topic ours",
@@ -87,7 +92,7 @@ def test_a_topic_may_have_to_be_read_and_written(guarded: str) -> None:
 
 def test_the_group_and_the_transactional_id_are_checked_as_exactly_once_needs_them(guarded: str) -> None:
     found = missing_rights(
-        guarded, read=["events"], write=["tags"], group="theirs", transactional_id="theirs"
+        KafkaAddress(guarded), read=["events"], write=["tags"], group="theirs", transactional_id="theirs"
     )
     assert [sentence.split(" is missing")[0] for sentence in found] == [
         "ACL READ on group theirs",
@@ -96,9 +101,9 @@ def test_the_group_and_the_transactional_id_are_checked_as_exactly_once_needs_th
 
 
 def test_at_least_once_needs_no_transactional_id(guarded: str) -> None:
-    [sentence] = missing_rights(guarded, read=["events"], write=["tags"], group="theirs")
+    [sentence] = missing_rights(KafkaAddress(guarded), read=["events"], write=["tags"], group="theirs")
     assert "group theirs" in sentence
 
 
 def test_a_broker_without_acls_withholds_nothing(broker: str) -> None:
-    assert missing_rights(broker, read=[], write=[], group="any") == []
+    assert missing_rights(KafkaAddress(broker), read=[], write=[], group="any") == []

@@ -15,10 +15,10 @@ from ledger import KafkaLedger, Ledger, Listener, MemoryLedger, Otherwise, insis
 
 from tagstream.adapters.kafka import topics
 from tagstream.adapters.kafka.source import KafkaSource
-from tagstream.adapters.kafka.transaction_probe import hides_aborted_records
+from tagstream.adapters.kafka.visibility import hides_aborted_records
 from tagstream.adapters.local.embedded import EmbeddedBroker
 from tagstream.core.errors import TransactionAborted, Unavailable
-from tagstream.core.ports import OutRecord
+from tagstream.core.ports import KafkaAddress, OutRecord
 
 
 @pytest.fixture(params=["memory", "kafka"])
@@ -178,21 +178,23 @@ def test_apache_kafka_hides_aborted_records_and_the_embedded_broker_shows_them(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> None:
     with EmbeddedBroker(tmp_path) as embedded:
-        assert not hides_aborted_records(embedded.address, "probe")
-        assert not hides_aborted_records(embedded.address, "probe"), "the topic is there already"
+        assert not hides_aborted_records(KafkaAddress(embedded.address), "probe")
+        assert not hides_aborted_records(KafkaAddress(embedded.address), "probe"), (
+            "the topic is there already"
+        )
         gone = embedded.address
     with pytest.raises(Unavailable, match="could not be asked"):
-        hides_aborted_records(gone, "probe", timeout_s=1.0)
+        hides_aborted_records(KafkaAddress(gone), "probe", timeout_s=1.0)
     apache = request.getfixturevalue("apache_kafka").address
-    assert hides_aborted_records(apache, "probe")
-    assert hides_aborted_records(apache, "probe")
+    assert hides_aborted_records(KafkaAddress(apache), "probe")
+    assert hides_aborted_records(KafkaAddress(apache), "probe")
 
 
 def test_partitions_that_change_while_a_transaction_is_open_still_begin_where_the_group_stands(
     request: pytest.FixtureRequest,
 ) -> None:
     address, name = request.getfixturevalue("apache_kafka").address, uuid4().hex
-    topics.TopicAdmin(address).create([topics.TopicPlan(name, 4)])
+    topics.TopicAdmin(KafkaAddress(address)).create([topics.TopicPlan(name, 4)])
     client: dict[str, Any] = {"bootstrap.servers": address, "group.id": name, "log_level": 0}
     writer = ck.Producer({"bootstrap.servers": address, "log_level": 0})
     for partition in range(4):
@@ -209,7 +211,10 @@ def test_partitions_that_change_while_a_transaction_is_open_still_begin_where_th
     )
     outsider.close()
 
-    sources, listeners = [KafkaSource(address, name, name) for _ in range(2)], [Listener(), Listener()]
+    sources, listeners = (
+        [KafkaSource(KafkaAddress(address), name, name) for _ in range(2)],
+        [Listener(), Listener()],
+    )
     read: dict[int, list[int]] = {partition: [] for partition in range(4)}
 
     def poll_all() -> None:

@@ -34,8 +34,8 @@ from tagstream.adapters.local.embedded import EmbeddedBroker, EmbeddedStore
 from tagstream.core.errors import Unavailable
 from tagstream.core.ports import OutRecord
 from tagstream.core.records import KeyValue
-from tagstream.local.stack import create_topics
 from tagstream.ops.audit import Findings, examine, expect
+from tagstream.ops.topics import create_topics
 from tagstream.settings import Settings
 from tagstream.wiring import build_publisher
 
@@ -165,7 +165,7 @@ class Standstill:
         self.longest_s: dict[int, float] = {}
         self._ends = ends
         self._watch = GroupWatch(
-            settings.kafka_bootstrap_servers, settings.consumer_group, settings.topics.events, timeout_s=1.0
+            settings.kafka, settings.consumer_group, settings.topics.events, timeout_s=1.0
         )
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="standstill", daemon=True)
@@ -218,7 +218,7 @@ class Cell:
         self.env = self._environment(fault)
         create_topics(self.settings, partitions=PARTITIONS)
         self.watch = GroupWatch(
-            self.settings.kafka_bootstrap_servers,
+            self.settings.kafka,
             self.settings.consumer_group,
             self.settings.topics.events,
             timeout_s=5.0,

@@ -22,7 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tagstream import wiring
+from tagstream import runner
 from tagstream.adapters.memory import MemoryMetrics, MemoryTagger
 from tagstream.core.errors import ReplicaDied
 from tagstream.core.ports import MicroBatch, OutRecord, Publisher, Scores, TopicPartition, Transactions
@@ -110,18 +110,18 @@ class FreezingTransactions:
 
 
 def let_freeze(freezer: Freezer) -> None:
-    """Whatever the wiring builds next stops when it is told to."""
-    build_publisher, build_transactions = wiring.build_publisher, wiring.build_transactions
+    """What the runner builds next stops when it is told to."""
+    build_publisher, build_transactions = runner.build_publisher, runner.build_transactions
 
     def freezing_transactions(settings: Settings, source: Any) -> Transactions | None:
         built = build_transactions(settings, source)
         return None if built is None else FreezingTransactions(built, freezer)
 
-    wiring.build_publisher = lambda settings: FreezingPublisher(build_publisher(settings), freezer)
-    wiring.build_transactions = freezing_transactions
+    runner.build_publisher = lambda settings: FreezingPublisher(build_publisher(settings), freezer)
+    runner.build_transactions = freezing_transactions
 
 
-def state(stream: wiring.Stream) -> dict[str, Any]:
+def state(stream: runner.Stream) -> dict[str, Any]:
     status = stream.status()
     if status is None:
         return {"ready": False, "reason": "not built yet", "healing": False, "books": {}}
@@ -134,7 +134,7 @@ def main(name: str, folder: Path) -> int:
     set_up_logs(as_json=False)
     let_freeze(Freezer(folder, name, settings.topics.tags))
     tagger = StandIn(folder, float(os.environ.get("FAULTS_TAGGER_DELAY_S", "0.2")))
-    stream = wiring.Stream(settings, tagger, MemoryMetrics())
+    stream = runner.Stream(settings, tagger, MemoryMetrics())
     stopping = threading.Event()
     faulthandler.register(signal.SIGUSR1)  # where every thread stands, into the log
     for number in (signal.SIGTERM, signal.SIGINT):

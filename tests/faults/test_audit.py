@@ -17,8 +17,8 @@ from past import past
 from tagstream.core.decide import delete_write
 from tagstream.core.events import Event, ProductTags, Tag
 from tagstream.core.ports import OutRecord, Standing, Write
-from tagstream.local.stack import create_topics
 from tagstream.ops.audit import Expectation, examine, expect
+from tagstream.ops.topics import create_topics
 from tagstream.settings import Settings
 from tagstream.stream.outgoing import tag_record
 from tagstream.wiring import build_publisher, build_store

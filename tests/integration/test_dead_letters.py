@@ -17,10 +17,11 @@ from tagstream.cli.main import app
 from tagstream.core.errors import BadSettings, TaggingFailed, Unavailable
 from tagstream.core.ports import MicroBatch, OutRecord, Record, Scores
 from tagstream.core.taxonomy import Taxonomy
-from tagstream.local.stack import create_topics
 from tagstream.ops.dead_letters import DeadLetters, Filter
+from tagstream.ops.topics import create_topics
+from tagstream.runner import Stream
 from tagstream.settings import Settings
-from tagstream.wiring import Stream, build_publisher, build_store
+from tagstream.wiring import build_publisher, build_store
 
 TAXONOMY = Taxonomy.model_validate(
     {"taxonomy_version": "t1", "groups": [{"name": "colour", "values": [{"value": "Red"}]}]}
@@ -134,7 +135,7 @@ def listed(*arguments: str) -> list[dict[str, Any]]:
 
 
 def events_of(settings: Settings) -> list[Record]:
-    return list(read_all(settings.kafka_bootstrap_servers, settings.topics.events))
+    return list(read_all(settings.kafka, settings.topics.events))
 
 
 def wait_until(stream: Stream, **counts: int) -> None:

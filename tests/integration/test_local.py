@@ -14,7 +14,7 @@ import torch
 
 from tagstream.adapters.ray.head import Dashboard
 from tagstream.local.stack import application_config
-from tagstream.wiring import tagger_device, tagger_threads
+from tagstream.runner import tagger_device, tagger_threads
 
 
 def deployment(config: dict[str, Any], name: str) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from tagstream.adapters.kafka.topics import read_all
 from tagstream.core.errors import BadSettings, StoreNotInitialised
 from tagstream.core.events import ProductTags, Tag
 from tagstream.core.ports import Standing, Write
-from tagstream.local.stack import create_topics
 from tagstream.ops.rebuild import run_rebuild
+from tagstream.ops.topics import create_topics
 from tagstream.ops.verify import run_verify
 from tagstream.settings import Settings
 from tagstream.stream.outgoing import tag_record
@@ -109,7 +109,7 @@ def test_what_the_topic_lacks_is_found_and_published(environment: Environment) -
     assert environment.verify(repair=True) == {}
     last = {
         record.key: record
-        for record in read_all(environment.settings.kafka_bootstrap_servers, environment.settings.topics.tags)
+        for record in read_all(environment.settings.kafka, environment.settings.topics.tags)
     }
     assert ProductTags.model_validate_json(last[b"p1"].value or b"").tags[0].value == "Green"
     assert last[b"p2"].value is None

@@ -31,7 +31,7 @@ from tagstream.adapters.redis.store import RedisStore
 from tagstream.cli.main import app
 from tagstream.core.errors import BadSettings, Unavailable
 from tagstream.core.events import ProductTags
-from tagstream.core.ports import OutRecord, TopicPartition, Write
+from tagstream.core.ports import KafkaAddress, OutRecord, TopicPartition, Write
 from tagstream.settings import Settings, load_settings
 from tagstream.wiring import build_publisher, build_store
 
@@ -155,7 +155,7 @@ def kafka(
     folder = tmp_path_factory.mktemp("secure")
     options: dict[str, Any] = {"protocol": "SASL_SSL", "scram_users": {USER: SECRET}}
     with ApacheBroker(folder, home=kafka_home, properties=properties, **options) as broker:
-        admin = TopicAdmin(broker.address, client_config=_client(certificates), timeout_s=5.0)
+        admin = TopicAdmin(KafkaAddress(broker.address, _client(certificates)), timeout_s=5.0)
         deadline_s = time.monotonic() + 60
         while not _is_created(admin):
             assert time.monotonic() < deadline_s, "the broker never took the topic"
@@ -220,10 +220,9 @@ def test_records_and_offsets_go_over_tls_with_a_password(
     publisher = build_publisher(settings)
     publisher.publish([OutRecord(settings.topics.events, b"k", b"v")])
     publisher.close()
-    found = read_all(kafka.address, settings.topics.events, client_config=settings.kafka_client_config)
+    found = read_all(settings.kafka, settings.topics.events)
     assert [record.value for record in found][-1:] == [b"v"]
-    config = settings.kafka_client_config
-    source = KafkaSource(kafka.address, "g", settings.topics.events, client_config=config)
+    source = KafkaSource(settings.kafka, "g", settings.topics.events)
     assert [record.value for record in polled(source, 30.0)][-1:] == [b"v"]
 
 
@@ -243,13 +242,13 @@ def test_who_is_refused_by_kafka_hears_so_in_seconds_and_without_the_secret(
     kafka: ApacheBroker, refused: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = settings_for(monkeypatch, kafka.address, refused)
-    secrets, config = (SECRET, refused["sasl.password"]), settings.kafka_client_config
+    secrets = (SECRET, refused["sasl.password"])
 
-    refusal(lambda: TopicAdmin(kafka.address, client_config=config, timeout_s=4.0).partitions(), *secrets)
-    publisher = KafkaPublisher(kafka.address, delivery_timeout_s=3.0, client_config=config)
+    refusal(lambda: TopicAdmin(settings.kafka, timeout_s=4.0).partitions(), *secrets)
+    publisher = KafkaPublisher(settings.kafka, delivery_timeout_s=3.0)
     refusal(lambda: publisher.publish([OutRecord("product-events", b"k", b"v")]), *secrets)
     publisher.close()
-    source = KafkaSource(kafka.address, "refused", "product-events", client_config=config)
+    source = KafkaSource(settings.kafka, "refused", "product-events")
     words = refusal(lambda: polled(source, 15.0), *secrets)
     assert "broker" in words
 
@@ -258,10 +257,8 @@ def test_an_authority_that_is_no_file_is_a_wrong_setting(
     kafka: ApacheBroker, certificates: Certificates, tmp_path: Path
 ) -> None:
     config = _client(certificates, ssl_ca_location=str(tmp_path / "missing.pem"))
-    for build in (
-        lambda: KafkaPublisher(kafka.address, client_config=config),
-        lambda: KafkaSource(kafka.address, "g", "product-events", client_config=config),
-    ):
+    address = KafkaAddress(kafka.address, config)
+    for build in (lambda: KafkaPublisher(address), lambda: KafkaSource(address, "g", "product-events")):
         assert "ssl.ca.location" in refusal(build, SECRET)
 
 

@@ -70,7 +70,7 @@ def test_a_second_start_finds_records_and_keys_and_a_store_that_was_lost_is_not_
 
     with started(tmp_path, kafka_home, monkeypatch) as settings:
         assert create_topics(settings, partitions=1) == []
-        (record,) = read_all(settings.kafka_bootstrap_servers, settings.topics.tags)
+        (record,) = read_all(settings.kafka, settings.topics.tags)
         assert ProductTags.model_validate_json(record.value or b"") == TAGS
         assert version_in_store(settings) == 7
         put(settings)

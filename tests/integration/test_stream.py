@@ -19,10 +19,11 @@ from tagstream.core.errors import BadSettings, Unavailable
 from tagstream.core.ports import MicroBatch, OutRecord, Scores
 from tagstream.core.records import KeyValue, encode
 from tagstream.core.taxonomy import Taxonomy
-from tagstream.local.stack import create_topics
-from tagstream.ops.audit import Audit, expect
+from tagstream.ops.audit import examine, expect, unbalanced
+from tagstream.ops.topics import create_topics
+from tagstream.runner import Stream
 from tagstream.settings import Settings
-from tagstream.wiring import Stream, build_publisher, check_delivery
+from tagstream.wiring import build_publisher, check_delivery
 
 TAXONOMY = Taxonomy.model_validate(
     {
@@ -83,7 +84,7 @@ def wait_for(condition: Callable[[], bool], *streams: Stream) -> None:
 
 
 def wait_committed(settings: Settings, count: int, *streams: Stream) -> None:
-    watch = GroupWatch(settings.kafka_bootstrap_servers, settings.consumer_group, settings.topics.events)
+    watch = GroupWatch(settings.kafka, settings.consumer_group, settings.topics.events)
     wait_for(lambda: sum(watch.committed().values()) >= count, *streams)
     watch.close()
 
@@ -97,6 +98,12 @@ def books(*streams: Stream) -> dict[str, int]:
     return total
 
 
+def problems_of(settings: Settings, sent: list[KeyValue], books: dict[str, int]) -> list[str]:
+    """What the audit finds wrong, a sentence each."""
+    expectation = expect(sent)
+    return [*examine(settings, expectation).problems(), *unbalanced(expectation, books)]
+
+
 def test_a_history_with_updates_deletes_and_bad_records_comes_out_right(
     settings: Settings, start: Callable[..., Stream]
 ) -> None:
@@ -105,7 +112,7 @@ def test_a_history_with_updates_deletes_and_bad_records_comes_out_right(
     stream = start()
     publish(settings, sent)
     wait_committed(settings, len(sent), stream)
-    assert Audit(settings).run(expect(sent), books(stream)) == []
+    assert problems_of(settings, sent, books(stream)) == []
     assert books(stream)["dead_lettered"] == len(malformed(1000))
 
 
@@ -117,7 +124,7 @@ def test_every_bad_record_is_dead_lettered_with_a_reason_that_names_the_fault(
     wait_committed(settings, len(bad), start())
     reasons = {
         (letter.key or None, letter.value): dict(letter.headers)["__connect.errors.exception.message"]
-        for letter in read_all(settings.kafka_bootstrap_servers, settings.topics.dead_letters)
+        for letter in read_all(settings.kafka, settings.topics.dead_letters)
     }
     assert len(reasons) == len(bad)
     for record in bad:
@@ -137,7 +144,7 @@ def test_consumers_that_come_and_go_lose_and_reorder_nothing(
     assert streams[0].stop(PATIENCE_S)
     wait_committed(settings, len(sent), streams[1])
     total = books(*streams)
-    problems = Audit(settings).run(expect(sent), total)
+    problems = problems_of(settings, sent, total)
     assert [p for p in problems if "consumed" not in p] == [], "a hand-over may consume some records twice"
     assert total["consumed"] - total.get("dropped", 0) >= len(sent)
 
@@ -150,10 +157,10 @@ def test_a_worker_that_stops_has_committed_what_it_published(
     publish(settings, sent)
     wait_for(lambda: books(stream).get("tagged", 0) > 100, stream)
     assert stream.stop(PATIENCE_S)
-    watch = GroupWatch(settings.kafka_bootstrap_servers, settings.consumer_group, settings.topics.events)
+    watch = GroupWatch(settings.kafka, settings.consumer_group, settings.topics.events)
     committed = sum(watch.committed().values())
     watch.close()
-    published = sum(1 for _ in read_all(settings.kafka_bootstrap_servers, settings.topics.tags))
+    published = sum(1 for _ in read_all(settings.kafka, settings.topics.tags))
     assert committed <= published, "never more committed than published"
     assert published == books(stream)["tagged"]
 
@@ -179,18 +186,18 @@ def test_while_the_tagger_is_away_nothing_is_committed_and_the_worker_stays_up(
     sent = list(events(200, distinct_products=200))
     publish(settings, sent)
     wait_for(lambda: "no replica" in (stream.status() or stream).reason, stream)  # type: ignore[union-attr]
-    watch = GroupWatch(settings.kafka_bootstrap_servers, settings.consumer_group, settings.topics.events)
+    watch = GroupWatch(settings.kafka, settings.consumer_group, settings.topics.events)
     assert watch.committed() == {}
     watch.close()
     tagger.away = False
     wait_committed(settings, len(sent), stream)
-    assert Audit(settings).run(expect(sent), books(stream)) == []
+    assert problems_of(settings, sent, books(stream)) == []
 
 
 def test_the_lag_seen_from_outside_falls_to_nothing(settings: Settings, start: Callable[..., Stream]) -> None:
     sent = list(events(150, distinct_products=150))
     publish(settings, sent)
-    watch = GroupWatch(settings.kafka_bootstrap_servers, settings.consumer_group, settings.topics.events)
+    watch = GroupWatch(settings.kafka, settings.consumer_group, settings.topics.events)
     assert sum(partition.lag for partition in watch.progress()) == len(sent)
     wait_committed(settings, len(sent), start())
     assert sum(partition.lag for partition in watch.progress()) == 0
@@ -221,9 +228,8 @@ def test_exactly_once_readers_see_each_revision_once(
     publish(made, sent)
     stream = start(settings=made)
     wait_committed(made, len(sent), stream)
-    assert Audit(made).run(expect(sent), books(stream)) == []
+    assert problems_of(made, sent, books(stream)) == []
     seen = Counter(
-        (record.key, dict(record.headers)["revision"])
-        for record in read_all(made.kafka_bootstrap_servers, made.topics.tags)
+        (record.key, dict(record.headers)["revision"]) for record in read_all(made.kafka, made.topics.tags)
     )
     assert max(seen.values()) == 1

@@ -28,7 +28,7 @@ from tagstream.stream.decode import Decoder
 from tagstream.stream.limits import WorkerLimits
 from tagstream.stream.worker import Worker
 
-TOPICS = Topics()
+TOPICS = Topics("product-events", "product-tags", "product-events.dead", "product-events.dead.handled")
 TAXONOMY = Taxonomy.model_validate(
     {
         "taxonomy_version": "t1",

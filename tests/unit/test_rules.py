@@ -10,7 +10,7 @@ from tagstream.core.errors import BadSettings
 from tagstream.core.ports import TextFields
 from tagstream.core.rules import TEXT_MAX_CHARS, Rules
 from tagstream.settings import load_settings
-from tagstream.wiring import load_rules
+from tagstream.wiring import build_rules
 
 PLACES = {"kafka_bootstrap_servers": "k:9092", "redis_url": "redis://r:6379/0"}
 
@@ -114,7 +114,7 @@ def test_an_unknown_field_is_refused() -> None:
 )
 def test_rules_are_read_from_json_and_yaml(tmp_path: Path, name: str, content: str) -> None:
     (tmp_path / name).write_text(content)
-    found = load_rules(load_settings(**PLACES, rules_file=tmp_path / name))
+    found = build_rules(load_settings(**PLACES, rules_file=tmp_path / name))
     assert list(found.fitting(TextFields("a"), "en")) == [("g", "v")]
 
 
@@ -124,8 +124,8 @@ def test_a_file_that_cannot_be_read_starts_nothing(tmp_path: Path, content: byte
     if content is not None:
         path.write_bytes(content)
     with pytest.raises(BadSettings, match="TAGSTREAM_RULES_FILE"):
-        load_rules(load_settings(**PLACES, rules_file=path))
+        build_rules(load_settings(**PLACES, rules_file=path))
 
 
 def test_without_a_file_there_are_no_rules() -> None:
-    assert not load_rules(load_settings(**PLACES))
+    assert not build_rules(load_settings(**PLACES))

@@ -24,7 +24,7 @@ def test_the_environment_alone_is_enough(monkeypatch: pytest.MonkeyPatch) -> Non
     settings = load_settings()
     assert settings.topics.dead_letters == "staging.product-events.dead"
     assert settings.consumer_group == "staging.tagstream"
-    assert settings.kafka_client_config == {"sasl.password": "hush", "socket.timeout.ms": 9}
+    assert settings.kafka.client_config == {"sasl.password": "hush", "socket.timeout.ms": 9}
 
 
 def test_secrets_are_hidden_when_printed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,4 +91,4 @@ def test_every_setting_is_explained_and_stands_in_the_readme() -> None:
 def test_a_table_may_lie_in_a_file_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "kafka.json").write_text('{"sasl.password": "hush"}')
     monkeypatch.setenv("TAGSTREAM_KAFKA_CONFIG_FILE", str(tmp_path / "kafka.json"))
-    assert load_settings().kafka_client_config == {"sasl.password": "hush"}
+    assert load_settings().kafka.client_config == {"sasl.password": "hush"}

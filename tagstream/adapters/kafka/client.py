@@ -1,20 +1,25 @@
-"""What every client of Kafka has in common: how it is made, and how librdkafka's log becomes ours.
+"""What every client of Kafka shares: how it is made, how its errors and log lines become ours.
 
-The modules of the clients are imported, never their names: a Serve deployment is pickled by value, and
-librdkafka's classes do not survive that. Every client connects when it is made, in the process that uses it.
+Import modules of confluent_kafka, never names: a Serve deployment is pickled by value, and librdkafka's
+classes do not survive that. A client connects when it is made, in the process that uses it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 import confluent_kafka as ck
+import confluent_kafka.admin
 
 from tagstream.core.errors import BadSettings, Unavailable
 from tagstream.core.ports import Record, TopicPartition
+
+#: Its stubs do not export what it exports.
+ck_admin: Any = confluent_kafka.admin
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +31,7 @@ RECORD_MAX_BYTES = 25 * MIB
 
 
 class _NotTooOften(logging.Filter):
-    """librdkafka repeats itself at every attempt to connect: each kind of line passes once in a while."""
+    """Lets each kind of line pass once in a while: librdkafka repeats itself at every attempt to connect."""
 
     def __init__(self, every_s: float) -> None:
         super().__init__()
@@ -46,7 +51,7 @@ librdkafka_log.addFilter(_NotTooOften(every_s=30.0))
 
 
 def connect(kind: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> Any:
-    """A client of this kind. Raises BadSettings: librdkafka refuses the settings."""
+    """A Producer, Consumer or AdminClient. Raises BadSettings: librdkafka refuses the settings."""
     try:
         return kind(config)
     except (ck.KafkaException, ValueError, TypeError) as error:
@@ -55,10 +60,10 @@ def connect(kind: Callable[[dict[str, Any]], Any], config: dict[str, Any]) -> An
 
 
 def served(call: Callable[[float], _T], timeout_s: float) -> _T:
-    """A producer's method that serves delivery reports on the way. librdkafka's fatal error is set as an
-    exception before the reports of the same turn are called; whatever they call makes a SystemError of it.
+    """Call a producer's method that also serves delivery reports.
 
-    Raises KafkaException, like the call itself. The reports of such a turn are lost.
+    librdkafka sets a fatal error as an exception before it calls the reports of the same turn. Whatever they
+    call then fails with SystemError, and those reports are lost. This raises the KafkaException instead.
     """
     try:
         return call(timeout_s)
@@ -74,18 +79,31 @@ def served(call: Callable[[float], _T], timeout_s: float) -> _T:
 def committed_offsets(
     consumer: Any, partitions: Iterable[TopicPartition], timeout_s: float
 ) -> dict[TopicPartition, int]:
-    """The next offsets of the consumer's group, negative where there is none. Offsets of a transaction that
-    is not decided are waited for. Raises Unavailable."""
-    try:
+    """The next offsets of the consumer's group, negative where there is none. An open transaction on them
+    delays the answer. Raises Unavailable."""
+    with unavailable("the broker does not tell the offsets"):
         answer = consumer.committed([ck.TopicPartition(*part) for part in partitions], timeout=timeout_s)
-    except ck.KafkaException as error:
-        raise Unavailable(f"the broker does not tell the offsets: {error.args[0].str()}") from error
-    if refused := next((part.error for part in answer if part.error is not None), None):
-        raise Unavailable(f"the broker does not tell the offsets: {refused.str()}")
+        if refused := next((part.error for part in answer if part.error is not None), None):
+            raise ck.KafkaException(refused)
     return {TopicPartition(part.topic, part.partition): part.offset for part in answer}
 
 
+@contextlib.contextmanager
+def unavailable(what: str = "the broker does not answer or refuses") -> Iterator[None]:
+    """Raises Unavailable, with these words, in place of KafkaException."""
+    try:
+        yield
+    except ck.KafkaException as error:
+        raise Unavailable(f"{what}: {error.args[0].str()}") from error
+
+
+def left_s(deadline_s: float) -> float:
+    """Seconds until this moment of the monotonic clock, at least 0.1: librdkafka may read 0 as no limit."""
+    return max(0.1, deadline_s - time.monotonic())
+
+
 def record_of(message: Any) -> Record:
+    """Our record of a confluent_kafka.Message."""
     return Record(
         message.topic(),
         message.partition(),
@@ -103,4 +121,5 @@ def has_leaders(topic: Any) -> bool:
 
 
 def log_error(error: ck.KafkaError) -> None:
+    """The default `error_cb`: librdkafka goes on trying, and a call that needs the broker fails by itself."""
     log.debug("the Kafka client reports: %s", error)

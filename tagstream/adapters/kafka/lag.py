@@ -1,24 +1,22 @@
-"""How far a consumer group is, seen from outside of it."""
+"""How far a consumer group is, seen from outside."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import confluent_kafka as ck
 
-from tagstream.adapters.kafka.client import committed_offsets
+from tagstream.adapters.kafka.client import committed_offsets, connect, unavailable
 from tagstream.core.errors import Unavailable
-from tagstream.core.ports import TopicPartition
+from tagstream.core.ports import KafkaAddress, TopicPartition
 
 _POLL_S = 0.1
 
 
 @dataclass(frozen=True, slots=True)
 class PartitionProgress:
-    """`committed` is None before the group's first commit; then all that is there is lag."""
+    """`committed` is None before the group's first commit: then every record is lag."""
 
     partition: int
     committed: int | None
@@ -29,33 +27,27 @@ class PartitionProgress:
 class GroupWatch:
     """Watches one group on one topic. Not a member of the group; for one thread."""
 
-    def __init__(
-        self,
-        bootstrap_servers: str,
-        group: str,
-        topic: str,
-        *,
-        client_config: Mapping[str, Any] | None = None,
-        timeout_s: float = 10.0,
-    ) -> None:
+    def __init__(self, kafka: KafkaAddress, group: str, topic: str, *, timeout_s: float = 10.0) -> None:
         self._topic = topic
         self._timeout_s = timeout_s
         self._known: list[int] = []
         self._config = {
             "log_level": 0,
-            **(client_config or {}),
-            "bootstrap.servers": bootstrap_servers,
+            **kafka.config,
             "group.id": group,
             "enable.auto.commit": False,
             "enable.partition.eof": True,
             "auto.offset.reset": "earliest",
             "queued.max.messages.kbytes": 4096,
         }
-        self._consumer = ck.Consumer(self._config)
+        self._consumer = connect(ck.Consumer, self._config)
 
     def committed(self) -> dict[int, int]:
-        """Partition → next offset to read, where the group has committed one. Raises Unavailable; the next
-        call asks with a new client, lest one that has lost the group's coordinator looks for it for ever."""
+        """Partition → next offset to read, where the group has committed one.
+
+        Raises Unavailable. The next call uses a new client: one that has lost the group's coordinator may
+        look for it without end.
+        """
         wanted = [TopicPartition(self._topic, number) for number in self._numbers()]
         try:
             found = committed_offsets(self._consumer, wanted, self._timeout_s)
@@ -65,20 +57,20 @@ class GroupWatch:
         return {partition.partition: offset for partition, offset in found.items() if offset >= 0}
 
     def _renew(self) -> None:
-        last, self._consumer = self._consumer, ck.Consumer(self._config)
+        last, self._consumer = self._consumer, connect(ck.Consumer, self._config)
         last.close()
 
     def progress(self) -> list[PartitionProgress]:
-        """Committed offset, end and lag of every partition.
+        """Committed offset, end and lag of every partition. Raises Unavailable.
 
-        The end is taken from the answers to fetches: the offset listings of some brokers lie before it.
+        The end comes from the answers to fetches: the offset listings of some brokers are too low.
         """
         committed = self.committed()
         numbers = self._numbers()
         self._consumer.assign(
             [ck.TopicPartition(self._topic, n, committed.get(n, ck.OFFSET_BEGINNING)) for n in numbers]
         )
-        self._hear_from_all(set(numbers))
+        self._fetch_from(set(numbers))
         progress = []
         for number in numbers:
             low, end = self._consumer.get_watermark_offsets(
@@ -92,10 +84,8 @@ class GroupWatch:
     def _numbers(self) -> list[int]:
         """The topic's partitions. Raises Unavailable if there are none."""
         if not self._known:
-            try:
+            with unavailable("the broker does not answer"):
                 topics = self._consumer.list_topics(self._topic, timeout=self._timeout_s).topics
-            except ck.KafkaException as error:
-                raise Unavailable(f"the broker does not answer: {error.args[0].str()}") from error
             self._known = sorted(topics[self._topic].partitions)
         if not self._known:
             raise Unavailable(f"the topic {self._topic} is not there, run `tagstream topics create`")
@@ -104,7 +94,7 @@ class GroupWatch:
     def close(self) -> None:
         self._consumer.close()
 
-    def _hear_from_all(self, silent: set[int]) -> None:
+    def _fetch_from(self, silent: set[int]) -> None:
         deadline_s = time.monotonic() + self._timeout_s
         while silent:
             message = self._consumer.poll(_POLL_S)

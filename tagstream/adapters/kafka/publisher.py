@@ -6,29 +6,26 @@ import contextlib
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import confluent_kafka as ck
 
 from tagstream.adapters.kafka.client import MIB, RECORD_MAX_BYTES, connect, librdkafka_log, log_error, served
 from tagstream.core.errors import Unavailable
-from tagstream.core.ports import OutRecord
+from tagstream.core.ports import KafkaAddress, OutRecord
 
 log = logging.getLogger(__name__)
 
 _KAFKA = ck.KafkaError
 
-#: The partition of a record that goes where its key belongs.
-BY_KEY = -1
+#: librdkafka's partition of a record that goes where its key belongs.
+_BY_KEY = -1
 
 
-def producer_config(
-    bootstrap_servers: str, delivery_timeout_s: float, client_config: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What every producer of tagstream has in common; `client_config` wins."""
+def producer_config(kafka: KafkaAddress, delivery_timeout_s: float) -> dict[str, Any]:
+    """What every producer of tagstream shares; the address' own settings win."""
     return {
-        "bootstrap.servers": bootstrap_servers,
         "enable.idempotence": True,
         "acks": "all",
         "partitioner": "murmur2_random",
@@ -40,7 +37,7 @@ def producer_config(
         "socket.keepalive.enable": True,
         "logger": librdkafka_log,
         "error_cb": log_error,
-        **client_config,
+        **kafka.config,
     }
 
 
@@ -48,11 +45,9 @@ def producer_config(
 TRANSACTION_TIMEOUT_S = 10.0
 
 
-def transactional_config(
-    bootstrap_servers: str, transactional_id: str, client_config: Mapping[str, Any]
-) -> dict[str, Any]:
-    """What every transactional producer has in common; `client_config` wins, except on timeouts."""
-    config = producer_config(bootstrap_servers, TRANSACTION_TIMEOUT_S, client_config)
+def transactional_config(kafka: KafkaAddress, transactional_id: str) -> dict[str, Any]:
+    """What every transactional producer shares; the address' own settings win, except on timeouts."""
+    config = producer_config(kafka, TRANSACTION_TIMEOUT_S)
     config.pop("message.timeout.ms", None)  # the other name of delivery.timeout.ms
     timeout_ms = int(TRANSACTION_TIMEOUT_S * 1000)
     return config | {
@@ -85,23 +80,16 @@ class _Delivery:
 class KafkaPublisher:
     """The `Publisher`. See `core.ports.Publisher`. Idempotent: librdkafka's own retries keep the order."""
 
-    def __init__(
-        self,
-        bootstrap_servers: str,
-        *,
-        delivery_timeout_s: float = 30.0,
-        client_config: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, kafka: KafkaAddress, *, delivery_timeout_s: float = 30.0) -> None:
         """
         Args:
             delivery_timeout_s: how long the broker may take before `publish` raises `Unavailable`.
-            client_config: handed to librdkafka as it is; wins over our defaults.
 
         Raises:
             BadSettings: librdkafka refuses the settings.
         """
         self._delivery_timeout_s = delivery_timeout_s
-        self._config = producer_config(bootstrap_servers, delivery_timeout_s, client_config or {})
+        self._config = producer_config(kafka, delivery_timeout_s)
         self._lock = threading.Lock()
         self._closed = threading.Event()
         self._producer = connect(ck.Producer, self._config)
@@ -130,7 +118,7 @@ class KafkaPublisher:
             raise Unavailable(reason) from ck.KafkaException(failure)
 
     def close(self) -> None:
-        """Delivers what waits, for a second at most: every `publish` has had its answer already."""
+        """Takes a second at most: every `publish` has returned already."""
         self._closed.set()
         self._poller.join()
         self._producer.flush(1.0)
@@ -152,23 +140,17 @@ class KafkaPublisher:
                 return
             log.error("the Kafka producer cannot go on and is replaced: %s", error)
             self._producer = connect(ck.Producer, self._config)
-        with contextlib.suppress(ck.KafkaException):  # says the same once more
+        with contextlib.suppress(ck.KafkaException):  # the same error again
             producer.purge()
             served(producer.flush, 1.0)  # whoever waits for the old one learns now, not at the deadline
 
 
-def produce(
-    producer: Any,
-    record: OutRecord,
-    report: Callable[..., None],
-    deadline_s: float,
-    *,
-    partition: int = BY_KEY,
-) -> None:
-    """Hand one record to librdkafka.
+def produce(producer: Any, record: OutRecord, report: Callable[..., None], deadline_s: float) -> None:
+    """Hand one record to librdkafka, which calls `report` when it is delivered or has failed.
 
-    Raises TimeoutError: its queue is still full at the deadline, on the monotonic clock; KafkaException: it
-    cannot take the record.
+    Raises:
+        TimeoutError: librdkafka's queue is still full at the deadline, on the monotonic clock.
+        KafkaException: it cannot take the record.
     """
     while True:
         try:
@@ -176,7 +158,7 @@ def produce(
                 record.topic,
                 record.value,
                 record.key,
-                partition=partition,
+                partition=_BY_KEY if record.partition is None else record.partition,
                 on_delivery=report,
                 timestamp=record.timestamp_ms or 0,
                 headers=list(record.headers),
@@ -190,6 +172,6 @@ def produce(
 
 
 def _in_words(error: ck.KafkaError) -> str:
-    """Our records fit the topics as `tagstream topics create` makes them: a smaller one must be mended."""
+    """Our records fit the topics that `tagstream topics create` makes: a smaller limit is a fault."""
     is_size = error.code() == _KAFKA.MSG_SIZE_TOO_LARGE
     return f"{error}; `tagstream topics check` says which limit is too low" if is_size else str(error)

@@ -1,4 +1,4 @@
-"""What the broker lets us do, asked without doing it."""
+"""What the broker's ACLs allow us, asked without doing it."""
 
 from __future__ import annotations
 
@@ -7,21 +7,19 @@ from typing import Any
 from uuid import uuid4
 
 import confluent_kafka as ck
-import confluent_kafka.admin
 
+from tagstream.adapters.kafka.client import ck_admin, connect
 from tagstream.core.errors import Unavailable
-
-_ADMIN: Any = confluent_kafka.admin
+from tagstream.core.ports import KafkaAddress
 
 
 def missing_rights(
-    bootstrap_servers: str,
+    kafka: KafkaAddress,
     *,
     read: Sequence[str],
     write: Sequence[str],
     group: str,
     transactional_id: str = "",
-    client_config: Mapping[str, Any] | None = None,
     timeout_s: float = 10.0,
 ) -> list[str]:
     """A sentence for each right that the ACLs withhold. A broker without ACLs withholds none.
@@ -29,13 +27,13 @@ def missing_rights(
     Args:
         read, write: topics.
         group: the consumer group.
-        transactional_id: what the ids of exactly-once delivery begin with; empty: it is not wanted.
+        transactional_id: what the ids of exactly-once delivery begin with; empty: not needed.
 
     Raises:
         Unavailable: the broker does not answer.
     """
-    settings = {"bootstrap.servers": bootstrap_servers, "log_level": 0, **(client_config or {})}
-    admin = _ADMIN.AdminClient(settings)
+    settings = {"log_level": 0, **kafka.config}
+    admin = connect(ck_admin.AdminClient, settings)
     missing = _on_topics(admin, read, write, timeout_s)
     if not _may_read(admin, group, timeout_s):
         missing.append(f"ACL READ on group {group} is missing: grant it to this user.")
@@ -56,7 +54,7 @@ def _on_topics(admin: Any, read: Sequence[str], write: Sequence[str], timeout_s:
             allowed = future.result().authorized_operations
         except ck.KafkaException as error:
             if error.args[0].code() == ck.KafkaError.UNKNOWN_TOPIC_OR_PART:
-                continue  # told as a missing topic
+                continue  # `tagstream check` reports it as a missing topic
             if error.args[0].code() == ck.KafkaError.TOPIC_AUTHORIZATION_FAILED:
                 allowed = []
             else:
@@ -74,7 +72,7 @@ def _on_topics(admin: Any, read: Sequence[str], write: Sequence[str], timeout_s:
 
 
 def _may_read(admin: Any, group: str, timeout_s: float) -> bool:
-    """A group that is not there yet has no authorized operations to tell, so a doubt is no refusal."""
+    """A group that does not exist yet lists no operations, so only a clear refusal counts."""
     [future] = admin.describe_consumer_groups(
         [group], include_authorized_operations=True, request_timeout=timeout_s
     ).values()
@@ -86,8 +84,10 @@ def _may_read(admin: Any, group: str, timeout_s: float) -> bool:
 
 
 def _may_write(settings: Mapping[str, Any], transactional_id: str, timeout_s: float) -> bool:
-    """Found out by taking such an id, and doing nothing with it."""
-    producer = ck.Producer({**settings, "transactional.id": f"{transactional_id}-check-{uuid4().hex}"})
+    """Takes such an id, and does nothing with it."""
+    producer = connect(
+        ck.Producer, {**settings, "transactional.id": f"{transactional_id}-check-{uuid4().hex}"}
+    )
     try:
         producer.init_transactions(timeout_s)
     except ck.KafkaException as error:

@@ -11,42 +11,20 @@ from typing import Any
 
 import confluent_kafka as ck
 
-from tagstream.adapters.kafka.client import (
-    MIB,
-    RECORD_MAX_BYTES,
-    committed_offsets,
-    connect,
-    librdkafka_log,
-    record_of,
-)
+from tagstream.adapters.kafka.client import committed_offsets, connect, librdkafka_log, record_of
+from tagstream.adapters.kafka.group_protocol import ProtocolListener, consumer_config, for_protocol
 from tagstream.core.errors import BadSettings, TagstreamError, TransactionAborted, Unavailable
-from tagstream.core.ports import AssignmentListener, Record, TopicPartition
+from tagstream.core.ports import AssignmentListener, KafkaAddress, Record, TopicPartition
 
 log = logging.getLogger(__name__)
 
 
-class _ProtocolEar:
-    """A consumer's logger that hears whether the broker offers group.protocol=consumer. librdkafka says so
-    in one place only, a debug line at each connection; it asks a broker without it again for ever."""
-
-    def __init__(self, forwards_debug: bool) -> None:
-        self.is_offered: bool | None = None
-        self._forwards_debug = forwards_debug
-
-    def log(self, level: int, form: str, *words: str) -> None:
-        text = words[-1]
-        if "ConsumerGroupHeartbeat" in text and "supported by broker" in text:
-            self.is_offered = "NOT supported" not in text
-        if level > logging.DEBUG or self._forwards_debug:
-            librdkafka_log.log(level, form, *words)
-
-
-#: Of a question that `poll` or `lag` puts to the broker; it is put again.
+#: For a question that `poll` or `lag` asks the broker; a later call asks it again.
 _ASK_TIMEOUT_S = 1.0
-#: Of the same about one partition, while others are read; and when it is told.
-_PLACE_TIMEOUT_S, _PLACE_PATIENCE_S = 0.5, 15.0
-#: Log lines are heard between two calls of librdkafka's `poll` only.
-_FIND_OUT_S = 0.01
+#: For the start of one partition while others are read; and after how long it becomes an error.
+_START_TIMEOUT_S, _START_PATIENCE_S = 0.5, 15.0
+#: librdkafka hands over log lines only between two calls of `poll`.
+_DETECT_S = 0.01
 
 _KAFKA = ck.KafkaError
 #: The group has moved on: the offsets belong to the next owner, who reads from the last commit.
@@ -58,51 +36,9 @@ _GROUP_MOVED_ON = {
     _KAFKA.FENCED_MEMBER_EPOCH,
     _KAFKA._ASSIGNMENT_LOST,
 }
-_FOR_THE_BROKER_TO_SAY = ("session.timeout.ms", "heartbeat.interval.ms", "partition.assignment.strategy")
 #: librdkafka's serialized group metadata: this, then the generation (or member epoch), then the rest.
 _GROUP_METADATA, _GENERATION = b"CGMDv2:", struct.Struct("=i")
 _MISSING_TOPIC = {_KAFKA.UNKNOWN_TOPIC_OR_PART, _KAFKA._UNKNOWN_TOPIC, _KAFKA._UNKNOWN_PARTITION}
-
-
-def _consumer_config(
-    bootstrap_servers: str,
-    group: str,
-    session_timeout_ms: int,
-    queued_max_kbytes: int,
-    client_config: Mapping[str, Any],
-) -> dict[str, Any]:
-    config: dict[str, Any] = {
-        "bootstrap.servers": bootstrap_servers,
-        "group.id": group,
-        "enable.auto.commit": False,
-        "enable.auto.offset.store": False,
-        "session.timeout.ms": session_timeout_ms,
-        "heartbeat.interval.ms": max(100, min(3000, session_timeout_ms // 3)),
-        "partition.assignment.strategy": "cooperative-sticky",
-        # Pictures: the default of 64 MiB a partition queue would be the largest thing in the process.
-        "queued.max.messages.kbytes": queued_max_kbytes,
-        # The default of 1 s shows as hiccups when the queue is this small.
-        "fetch.queue.backoff.ms": 20,
-        "fetch.wait.max.ms": 100,
-        "fetch.message.max.bytes": RECORD_MAX_BYTES + MIB,
-        "fetch.max.bytes": RECORD_MAX_BYTES + MIB,
-        "receive.message.max.bytes": 2 * RECORD_MAX_BYTES,
-        "socket.keepalive.enable": True,
-        **client_config,
-        # Ours to handle: librdkafka would reset silently, and what retention took could not be counted.
-        "auto.offset.reset": "error",
-    }
-    asked_for = config.get("group.protocol", "")
-    if asked_for != "consumer" and config["partition.assignment.strategy"] != "cooperative-sticky":
-        raise BadSettings("the Kafka client setting partition.assignment.strategy must be cooperative-sticky")
-    return config
-
-
-def _speaking(protocol: str, config: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` for this group protocol. In the newer one (KIP-848) the broker decides about sessions and
-    assignment, and librdkafka refuses to be told."""
-    unsaid = _FOR_THE_BROKER_TO_SAY if protocol == "consumer" else ()
-    return {key: value for key, value in config.items() if key not in unsaid} | {"group.protocol": protocol}
 
 
 class KafkaSource:
@@ -110,30 +46,27 @@ class KafkaSource:
 
     def __init__(
         self,
-        bootstrap_servers: str,
+        kafka: KafkaAddress,
         group: str,
         topic: str,
         *,
         session_timeout_ms: int = 10_000,
         queued_max_kbytes: int = 16_384,
-        client_config: Mapping[str, Any] | None = None,
         on_offsets_lost: Callable[[int], object] | None = None,
     ) -> None:
         """
         Args:
+            kafka: in its settings `auto.offset.reset` (earliest, the default, or latest) says where a new
+                group starts; `group.protocol` (consumer or classic) replaces asking what the broker offers.
             session_timeout_ms: how long a consumer may be silent before its partitions go to others. A broker
                 with group.protocol=consumer decides that itself (group.consumer.session.timeout.ms).
             queued_max_kbytes: prefetched records kept in memory, over all partitions, in KiB.
-            client_config: handed to librdkafka as it is (security, sizes); wins over our defaults.
-                `auto.offset.reset` (earliest, the default, or latest) says where a new group starts,
-                `group.protocol` (consumer or classic) keeps us from finding out what the broker offers.
-            on_offsets_lost: told, from inside `poll`, how many offsets retention deleted unread.
+            on_offsets_lost: called inside `poll` with the number of offsets that retention deleted unread.
 
         Raises:
             BadSettings: librdkafka refuses the settings.
         """
-        overrides = dict(client_config or {})
-        reset = str(overrides.pop("auto.offset.reset", "earliest"))
+        reset = str(kafka.client_config.get("auto.offset.reset", "earliest"))
         if reset not in ("earliest", "latest"):
             raise BadSettings(f"the Kafka client setting auto.offset.reset is {reset!r}: earliest or latest")
         self._from_end = reset == "latest"
@@ -142,35 +75,35 @@ class KafkaSource:
         self._assigned: dict[TopicPartition, int] = {}
         self._assignments = itertools.count()
         self._committed: dict[TopicPartition, int] = {}
-        #: assigned since when, and held back until the group has said where it stands
-        self._unplaced: dict[TopicPartition, float] = {}
+        #: paused until the group's offset is known → assigned since when
+        self._without_start: dict[TopicPartition, float] = {}
         self._ask_again_s = 0.0
-        #: where the group stood when the broker said that this offset does not exist
-        self._gone: dict[TopicPartition, int] = {}
+        #: the group's offset that does not exist, according to the broker
+        self._missing_offset: dict[TopicPartition, int] = {}
         self._must_rejoin = False
         self._paused = False
         self._error: TagstreamError | None = None
         self._may_ask = True
         self._is_refused = False
         self._on_offsets_lost = on_offsets_lost
-        config = _consumer_config(bootstrap_servers, group, session_timeout_ms, queued_max_kbytes, overrides)
+        config = consumer_config(kafka, group, session_timeout_ms, queued_max_kbytes)
         self._max_silence_s = int(config.get("max.poll.interval.ms", 300_000)) / 1000
         self._polled_s = time.monotonic()
         self._config = config | {"error_cb": self._on_error, "on_commit": self._on_commit}
-        self._ear = _ProtocolEar(forwards_debug="debug" in config)
-        self._may_choose = self._finds_out = "group.protocol" not in config
-        #: consumer or classic; until the broker was heard a guess
+        self._protocol = ProtocolListener(forwards_debug="debug" in config)
+        self._may_choose = self._is_detecting = "group.protocol" not in config
+        #: consumer or classic; a guess until the broker has answered
         self.group_protocol = str(config.get("group.protocol", "classic"))
         self._consumer = self._open()
 
     def subscribe(self, listener: AssignmentListener) -> None:
         self._listener = listener
-        if not self._finds_out:
+        if not self._is_detecting:
             self._join()
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
         self._raise_error()
-        self._place()
+        self._find_a_start()
         records = []
         for message in self._take(max_records, timeout_s):
             error = message.error()
@@ -178,9 +111,9 @@ class KafkaSource:
                 self._handle(error, message)
                 continue
             records.append(record_of(message))
-        if self._gone:
+        if self._missing_offset:
             for record in records:
-                self._gone.pop(record.source, None)
+                self._missing_offset.pop(record.source, None)
         if self._must_rejoin:
             self._must_rejoin = False
             self._consumer.unsubscribe()
@@ -190,10 +123,10 @@ class KafkaSource:
         return records
 
     def _open(self) -> Any:
-        config = _speaking(self.group_protocol, self._config) | {"logger": librdkafka_log}
-        if self._finds_out:
+        config = for_protocol(self.group_protocol, self._config) | {"logger": librdkafka_log}
+        if self._is_detecting:
             debug = [*filter(None, [self._config.get("debug")]), "feature"]
-            config |= {"logger": self._ear, "debug": ",".join(debug)}
+            config |= {"logger": self._protocol, "debug": ",".join(debug)}
         return connect(ck.Consumer, config)
 
     def _join(self) -> None:
@@ -201,18 +134,18 @@ class KafkaSource:
             [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
 
-    def _find_out(self, timeout_s: float) -> None:
-        """Join the group once the broker was heard: a member of the one protocol cannot turn to the other."""
+    def _detect_protocol(self, timeout_s: float) -> None:
+        """Join the group once the broker has answered: a member cannot change its protocol."""
         deadline_s = time.monotonic() + timeout_s
-        while self._ear.is_offered is None:
+        while self._protocol.is_offered is None:
             left_s = deadline_s - time.monotonic()
-            self._consumer.poll(max(0.0, min(left_s, _FIND_OUT_S)))
+            self._consumer.poll(max(0.0, min(left_s, _DETECT_S)))
             if left_s <= 0:
                 return
-        self._finds_out = False
-        self._speak("consumer" if self._ear.is_offered else "classic")
+        self._is_detecting = False
+        self._join_with("consumer" if self._protocol.is_offered else "classic")
 
-    def _speak(self, protocol: str) -> None:
+    def _join_with(self, protocol: str) -> None:
         if protocol != self.group_protocol:
             self._consumer.close()
             self.group_protocol = protocol
@@ -220,11 +153,11 @@ class KafkaSource:
         self._join()
 
     def _take(self, max_records: int, timeout_s: float) -> list[Any]:
-        # `consume` alone waits for the last record that it was asked for, not for the first.
-        messages: list[Any] = []  # of confluent_kafka.Message, whose stubs doubt what consumed ones have
+        # `consume` alone waits for the last of the records that it may return, not for the first.
+        messages: list[Any] = []  # of confluent_kafka.Message, whose stubs allow None where none can be
         try:
-            if self._finds_out and self._listener is not None:
-                self._find_out(timeout_s)
+            if self._is_detecting and self._listener is not None:
+                self._detect_protocol(timeout_s)
                 return []
             first = self._consumer.poll(timeout_s)
             if first is not None:
@@ -235,7 +168,7 @@ class KafkaSource:
             self._error = self._error or Unavailable(f"the broker reports: {error.args[0]}")
         if self._is_refused:
             self._is_refused = self._may_choose = False
-            self._speak("classic")
+            self._join_with("classic")
         self._polled_s = time.monotonic()
         return messages
 
@@ -258,10 +191,10 @@ class KafkaSource:
             self._raise_error()
 
     def group_metadata(self, partitions: Collection[TopicPartition]) -> bytes:
-        """What a transaction names so that the group refuses it from a consumer that it has given up.
+        """What a transaction carries so that the group refuses it from a consumer that it has given up.
 
-        Raises TransactionAborted: it has given up this one, which need not have polled since. The broker
-        would take the offsets: metadata without a member fences nothing.
+        Raises TransactionAborted: the group has given up this consumer, which may not have polled since.
+        Without this check the broker would take the offsets: metadata without a member fences nothing.
         """
         metadata: bytes = self._consumer.consumer_group_metadata()
         is_member = metadata.startswith(_GROUP_METADATA) and (
@@ -272,8 +205,8 @@ class KafkaSource:
         return metadata
 
     def assignments(self, partitions: Collection[TopicPartition]) -> dict[TopicPartition, int]:
-        """Those of them that are held, as far as the consumer has heard. Another number is another
-        assignment: somebody else may have held them in between."""
+        """Those of them that are held, as far as the consumer knows → the number of their assignment. Under
+        another number somebody else may have held the partition in between."""
         return {
             partition: self._assigned[partition] for partition in partitions if partition in self._assigned
         }
@@ -284,7 +217,7 @@ class KafkaSource:
 
     def resume(self) -> None:
         self._paused = False
-        self._consumer.resume(_to_kafka(self._assigned.keys() - self._unplaced.keys()))
+        self._consumer.resume(_to_kafka(self._assigned.keys() - self._without_start.keys()))
 
     def lag(self) -> dict[TopicPartition, int]:
         """See the port. The high watermark is the one that came with the last fetch."""
@@ -297,9 +230,9 @@ class KafkaSource:
 
     def _lag_of(self, position: ck.TopicPartition) -> int:
         low, high = self._consumer.get_watermark_offsets(position, cached=True)
-        if self._paused or high < 0:  # nothing is fetched, so nothing tells us
+        if self._paused or high < 0:  # nothing is fetched, so the known one is old
             asked = self._ask(self._consumer.get_watermark_offsets, position)
-            # The embedded broker answers too little, so that the fetched one may be the newer.
+            # The embedded broker answers too low, so the fetched one may be the newer.
             low, high = (low, high) if asked is None else (asked[0], max(high, asked[1]))
         next_offset = position.offset if position.offset >= 0 else self._committed_offset(position)
         lag: int = high - max(next_offset, low, 0)
@@ -315,8 +248,8 @@ class KafkaSource:
         return self._committed[partition]
 
     def _ask(self, question: Callable[..., Any], about: Any) -> Any:
-        """The broker's answer, or None. After the first silence of this `lag` it is not asked again: one
-        timeout a partition would keep the thread from polling."""
+        """The broker's answer, or None. After its first silence this `lag` asks no more: one timeout a
+        partition would keep the thread from polling."""
         if self._may_ask:
             try:
                 return question(about, timeout=_ASK_TIMEOUT_S)
@@ -326,54 +259,54 @@ class KafkaSource:
         return None
 
     def _on_assign(self, _: Any, partitions: list[ck.TopicPartition]) -> None:
-        """Begin where the group stands. librdkafka, left to itself, begins where a new group would, if it is
-        told that a transaction is open and partitions change before it has asked again."""
-        assigned, stand, begin = [_from_kafka(part) for part in partitions], {}, {}
+        """Begin at the group's offset. librdkafka would ask for it by itself. But if a transaction is open
+        and partitions change before it asks again, it begins where a new group would."""
+        assigned, committed, begin = [_from_kafka(part) for part in partitions], {}, {}
         try:
-            stand = committed_offsets(self._consumer, assigned, _ASK_TIMEOUT_S)
+            committed = committed_offsets(self._consumer, assigned, _ASK_TIMEOUT_S)
         except Unavailable as error:
-            log.info("it is asked again where to begin: %s", error)
+            log.info("the group's offsets will be asked for again: %s", error)
         try:
             for partition in assigned:
-                begin[partition] = self._first_of(partition, stand.get(partition))
+                begin[partition] = self._first_offset(partition, committed.get(partition))
         except ck.KafkaException as error:
-            log.info("it is asked again what is left of the partitions: %s", error)
+            log.info("the ends of the partitions will be asked for again: %s", error)
         self._consumer.incremental_assign([ck.TopicPartition(*part, begin.get(part, 0)) for part in assigned])
         # librdkafka remembers a pause over the loss of a partition.
         (self._consumer.pause if self._paused else self._consumer.resume)(partitions)
-        unplaced = [part for part in assigned if part not in stand or part not in begin]
-        self._consumer.pause([ck.TopicPartition(*part) for part in unplaced])
-        self._unplaced |= dict.fromkeys(unplaced, time.monotonic())
+        without_start = [part for part in assigned if part not in committed or part not in begin]
+        self._consumer.pause([ck.TopicPartition(*part) for part in without_start])
+        self._without_start |= dict.fromkeys(without_start, time.monotonic())
         self._assigned |= dict.fromkeys(assigned, next(self._assignments))
         if self._listener is not None:
             self._listener.on_assigned(assigned)
 
-    def _first_of(self, partition: TopicPartition, stands_at: int | None) -> int:
-        """Where to begin in a partition where the group stands there, the first offset if that is not known.
-        What retention took is counted. Raises KafkaException."""
+    def _first_offset(self, partition: TopicPartition, committed: int | None) -> int:
+        """Where to begin, given the group's offset: the first one if that is unknown. Counts what retention
+        took. Raises KafkaException."""
         part = ck.TopicPartition(*partition)
         low, high = self._consumer.get_watermark_offsets(part, timeout=_ASK_TIMEOUT_S)
-        if stands_at is None:
+        if committed is None:
             return int(low)
-        if stands_at < 0:
+        if committed < 0:
             if not self._from_end:
                 return int(low)
-            part.offset = high  # else its next owner begins at a later end
+            part.offset = high  # otherwise its next owner begins at a later end
             self._consumer.commit(offsets=[part], asynchronous=True)
             return int(high)
-        if low <= stands_at != self._gone.get(partition):
-            return stands_at
-        log.error("%s: offset %s is gone, going on from %s", partition, stands_at, low)
-        if low > stands_at and self._on_offsets_lost is not None:
-            self._on_offsets_lost(low - stands_at)
+        if low <= committed != self._missing_offset.get(partition):
+            return committed
+        log.error("%s: offset %s is gone, going on from %s", partition, committed, low)
+        if low > committed and self._on_offsets_lost is not None:
+            self._on_offsets_lost(low - committed)
         return int(low)
 
     def _on_revoke(self, _: Any, partitions: list[ck.TopicPartition]) -> None:
         if time.monotonic() - self._polled_s > self._max_silence_s:
-            # Announced long ago, heard only now: the group has meanwhile given them away.
+            # Announced long ago and noticed only now: the group has given them away in the meantime.
             self._on_lost(_, partitions)
             return
-        # Held until the listener returns: its last transaction is for them.
+        # Still held while the listener runs: its last transaction is for them.
         if self._listener is not None:
             self._listener.on_revoked([_from_kafka(part) for part in partitions])
         self._take_away(partitions)
@@ -387,7 +320,7 @@ class KafkaSource:
         gone = [_from_kafka(part) for part in partitions]
         for partition in gone:
             self._assigned.pop(partition, None)
-            self._unplaced.pop(partition, None)
+            self._without_start.pop(partition, None)
             self._committed.pop(partition, None)
         return gone
 
@@ -407,9 +340,9 @@ class KafkaSource:
         self._error = Unavailable(f"the broker did not take the offsets {offsets}: {error}")
 
     def _on_error(self, error: ck.KafkaError) -> None:
-        """librdkafka goes on trying; the worker is told once, so that it reports itself as not ready."""
+        """librdkafka goes on trying; the next `poll` raises once: the worker then reports itself not ready."""
         if error.code() == _KAFKA.UNSUPPORTED_VERSION and self._may_choose:
-            self._is_refused = True  # the broker has the newer group protocol, and it is switched off
+            self._is_refused = True  # the broker knows the newer group protocol and has it switched off
         elif error.fatal():
             self._error = TagstreamError(f"the Kafka consumer cannot go on: {error}")
         elif error.code() == _KAFKA._ALL_BROKERS_DOWN:
@@ -418,7 +351,7 @@ class KafkaSource:
             log.debug("the Kafka client reports: %s", error)
 
     def _handle(self, error: ck.KafkaError, message: ck.Message) -> None:
-        """An error that came in a record's place. It waits for records taken with it to be returned."""
+        """An error in place of a record. It is raised only after the records taken with it are returned."""
         if error.code() == _KAFKA._AUTO_OFFSET_RESET:
             self._start_over(message)
         elif error.code() == _KAFKA._MAX_POLL_EXCEEDED:
@@ -432,28 +365,28 @@ class KafkaSource:
             self._error = self._error or Unavailable(f"the broker reports: {error}")
 
     def _start_over(self, message: ck.Message) -> None:
-        """The next offset does not exist: retention was faster, or the topic is new. Only a partition that is
-        being assigned can be given another: between two rebalances, librdkafka would take that for the answer
-        to one that it has not announced yet, and the group for the hand-over."""
+        """The next offset does not exist: retention was faster, or the topic is new. Only a new assignment can
+        give another. Between two rebalances, librdkafka would take it for the answer to one that it has not
+        announced yet, and the group would take it for the hand-over."""
         partition = TopicPartition(str(message.topic()), message.partition() or 0)
         if partition in self._assigned:
-            self._gone[partition] = message.offset() or 0
+            self._missing_offset[partition] = message.offset() or 0
             self._must_rejoin = True
 
-    def _place(self) -> None:
-        """Ask where the group stands in one of the partitions that wait for it, in turns: a transaction that
-        is open holds the answer back, and the others are not to wait for that."""
-        if not self._unplaced or time.monotonic() < self._ask_again_s:
+    def _find_a_start(self) -> None:
+        """Ask for the group's offset in one of the partitions that wait for it, in turns: an open transaction
+        delays the answer, and the other partitions must not wait for that."""
+        if not self._without_start or time.monotonic() < self._ask_again_s:
             return
-        partition, since_s = next(iter(self._unplaced.items()))
-        del self._unplaced[partition]
+        partition, since_s = next(iter(self._without_start.items()))
+        del self._without_start[partition]
         try:
-            stand = committed_offsets(self._consumer, [partition], _PLACE_TIMEOUT_S)
-            self._consumer.seek(ck.TopicPartition(*partition, self._first_of(partition, stand[partition])))
+            committed = committed_offsets(self._consumer, [partition], _START_TIMEOUT_S)[partition]
+            self._consumer.seek(ck.TopicPartition(*partition, self._first_offset(partition, committed)))
         except (Unavailable, ck.KafkaException) as error:
-            self._unplaced[partition] = since_s
-            self._ask_again_s = time.monotonic() + _PLACE_TIMEOUT_S
-            if time.monotonic() - since_s > _PLACE_PATIENCE_S:
+            self._without_start[partition] = since_s
+            self._ask_again_s = time.monotonic() + _START_TIMEOUT_S
+            if time.monotonic() - since_s > _START_PATIENCE_S:
                 self._error = Unavailable(f"it is not known where to begin in {partition}: {error}")
         else:
             if not self._paused:

@@ -1,4 +1,4 @@
-"""The topics from outside: create, list and compare them, and read them without being in a group."""
+"""Topics from outside: create, list, compare and shorten them, and read them without joining a group."""
 
 from __future__ import annotations
 
@@ -6,19 +6,16 @@ import contextlib
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import confluent_kafka as ck
-import confluent_kafka.admin
-import yaml
 
-from tagstream.adapters.kafka.client import has_leaders, record_of
-from tagstream.core.errors import BadSettings, Unavailable
-from tagstream.core.ports import Record
+from tagstream.adapters.kafka.client import ck_admin, connect, has_leaders, record_of, unavailable
+from tagstream.core.errors import Unavailable
+from tagstream.core.ports import KafkaAddress, Record
 
 _READ_CONFIG: dict[str, Any] = {
-    "group.id": "tagstream-reader",  # librdkafka wants one; nothing is ever committed to it
+    "group.id": "tagstream-reader",  # librdkafka wants one; nothing is committed to it
     "enable.auto.commit": False,
     "enable.partition.eof": True,
     "auto.offset.reset": "earliest",
@@ -30,8 +27,6 @@ _READ_CONFIG: dict[str, Any] = {
     "fetch.wait.max.ms": 100,
 }
 _POLL_S = 0.2
-#: Its stubs do not export what it exports.
-ck_admin: Any = confluent_kafka.admin
 _BATCH_RECORDS = 1000
 
 
@@ -44,49 +39,16 @@ class TopicPlan:
     config: Mapping[str, str] = field(default_factory=dict)
 
 
-def read_plans(
-    path: Path, *, prefix: str = "", partitions: int | None = None, replication: int = 1
-) -> list[TopicPlan]:
-    """The plans of a topics.yaml.
-
-    Args:
-        prefix: goes before each name.
-        partitions: instead of each topic's own number, as a small broker needs no more.
-        replication: the replication factor meant; from 3 on, min.insync.replicas is 2.
-    """
-    durable = {"min.insync.replicas": "2"} if replication >= 3 else {}
-    return [
-        TopicPlan(
-            prefix + topic["name"],
-            partitions or topic["partitions"],
-            {name: str(value) for name, value in topic["config"].items()} | durable,
-        )
-        for topic in yaml.safe_load(path.read_text("utf-8"))["topics"]
-    ]
-
-
 class TopicAdmin:
     """Creates and compares topics. Every call raises `Unavailable` if no broker answers."""
 
-    def __init__(
-        self,
-        bootstrap_servers: str,
-        *,
-        client_config: Mapping[str, Any] | None = None,
-        timeout_s: float = 10.0,
-    ) -> None:
+    def __init__(self, kafka: KafkaAddress, *, timeout_s: float = 10.0) -> None:
+        """Raises BadSettings: librdkafka refuses the settings."""
+        self._kafka = kafka
         self._timeout_s = timeout_s
-        self._client_config = {"bootstrap.servers": bootstrap_servers, **(client_config or {})}
-        self._heard: list[str] = []  # why librdkafka does not get through: the call itself only times out
-        config = {
-            **self._client_config,
-            "log_level": 0,
-            "error_cb": lambda error: self._heard.append(error.str()),
-        }
-        try:
-            self._admin = ck_admin.AdminClient(config)
-        except (ck.KafkaException, ValueError, TypeError) as error:
-            raise BadSettings(f"the Kafka client refuses its settings: {_reason(error)}") from error
+        self._errors: list[str] = []  # why librdkafka gets no answer: the call itself only times out
+        on_error = {"log_level": 0, "error_cb": lambda error: self._errors.append(error.str())}
+        self._admin = connect(ck_admin.AdminClient, kafka.config | on_error)
 
     def partitions(self) -> dict[str, int]:
         """Topic name → number of partitions."""
@@ -94,8 +56,10 @@ class TopicAdmin:
         return {name: len(topic.partitions) for name, topic in sorted(topics.items())}
 
     def create(self, plans: Sequence[TopicPlan], *, replication: int = 1) -> list[str]:
-        """Create what is missing, leave the rest as it is, and wait until all can be read. Returns the names
-        created."""
+        """Create what is missing, leave the rest as it is, and wait until all can be read.
+
+        Returns the names of those created.
+        """
         existing = self.partitions()
         missing = [
             ck_admin.NewTopic(plan.name, plan.partitions, replication, config=dict(plan.config))
@@ -103,7 +67,7 @@ class TopicAdmin:
             if plan.name not in existing
         ]
         created = []
-        with _unavailable():
+        with unavailable():
             futures = self._admin.create_topics(missing, request_timeout=self._timeout_s) if missing else {}
             for name, future in futures.items():
                 try:
@@ -123,18 +87,18 @@ class TopicAdmin:
                 raise Unavailable(f"the broker does not show its new topics: {', '.join(sorted(missing))}")
             time.sleep(_POLL_S)
 
-    def describe(self, plans: Sequence[TopicPlan], *, replication: int = 1) -> list[str]:
+    def differences(self, plans: Sequence[TopicPlan], *, replication: int = 1) -> list[str]:
         """The differences between plan and broker, a sentence each; empty if there are none."""
         topics = self._topics()
-        standing = [plan for plan in plans if plan.name in topics]
+        existing = [plan for plan in plans if plan.name in topics]
         differences = [
             f"Topic {plan.name} is missing: run `tagstream topics create`."
             for plan in plans
             if plan.name not in topics
         ]
-        for plan in standing:
+        for plan in existing:
             differences += _partition_differences(plan, topics[plan.name].partitions, replication)
-        for plan, config in zip(standing, self._configs(standing), strict=True):
+        for plan, config in zip(existing, self._configs(existing), strict=True):
             differences += [
                 f"Topic {plan.name} has {name} {config.get(name, 'unset')}, planned is {value}: "
                 "alter it with your Kafka tools."
@@ -147,43 +111,46 @@ class TopicAdmin:
         try:
             return self._admin.list_topics(timeout=self._timeout_s).topics
         except ck.KafkaException as error:
-            self._admin.poll(0)  # hears them
-            why = next(iter(self._heard), error.args[0].str())
+            self._admin.poll(0)  # calls `error_cb`
+            why = next(iter(self._errors), error.args[0].str())
             raise Unavailable(f"the broker does not answer or refuses: {why}") from error
 
     def is_empty(self, topic: str) -> bool:
         """Whether nothing can be read from it now."""
-        servers = str(self._client_config["bootstrap.servers"])
-        records = read_all(servers, topic, client_config=self._client_config, timeout_s=self._timeout_s)
-        with contextlib.closing(records):
+        with contextlib.closing(read_all(self._kafka, topic, timeout_s=self._timeout_s)) as records:
             return next(records, None) is None
+
+    def delete_before(self, topic: str, first_kept: Mapping[int, int]) -> None:
+        """Delete for good what lies before an offset, by partition. Raises Unavailable: some is not."""
+        offsets = [ck.TopicPartition(topic, *part) for part in sorted(first_kept.items())]
+        refused = []
+        for partition, future in self._admin.delete_records(offsets, request_timeout=self._timeout_s).items():
+            try:
+                future.result()
+            except ck.KafkaException as error:
+                refused.append(f"partition {partition.partition}: {error.args[0].str()}")
+        if refused:
+            raise Unavailable(
+                f"the broker has not deleted the records of {topic} ({'; '.join(refused)}); one that cannot "
+                "delete records (the embedded broker cannot) needs `purge` with a filter instead"
+            )
 
     def _configs(self, plans: Sequence[TopicPlan]) -> list[dict[str, str]]:
         resources = [ck_admin.ConfigResource("topic", plan.name) for plan in plans]
         if not resources:
             return []
-        with _unavailable():
+        with unavailable():
             futures = self._admin.describe_configs(resources, request_timeout=self._timeout_s)
             answers = {resource.name: future.result() for resource, future in futures.items()}
         return [{name: entry.value for name, entry in answers[plan.name].items()} for plan in plans]
 
 
-def read_all(
-    bootstrap_servers: str,
-    topic: str,
-    *,
-    client_config: Mapping[str, Any] | None = None,
-    timeout_s: float = 30.0,
-) -> Generator[Record, None, None]:
-    """Every record from the beginning to the end of each partition, as it is reached; then stops.
+def read_all(kafka: KafkaAddress, topic: str, *, timeout_s: float = 30.0) -> Generator[Record, None, None]:
+    """Every record from the beginning of each partition to its present end, at read_committed.
 
-    Args:
-        timeout_s: the longest silence of the broker.
-
-    Raises:
-        Unavailable: the topic is missing, or the broker is silent for `timeout_s`.
+    Raises Unavailable: the topic is missing, or the broker is silent for `timeout_s`.
     """
-    with _reader(bootstrap_servers, client_config, timeout_s) as consumer:
+    with _reader(kafka) as consumer:
         unfinished = _assign(consumer, topic, ck.OFFSET_BEGINNING, timeout_s)
         heard_s = time.monotonic()
         while unfinished:
@@ -200,19 +167,21 @@ def read_all(
 
 
 def tail(
-    bootstrap_servers: str,
+    kafka: KafkaAddress,
     topic: str,
     *,
     from_beginning: bool = False,
-    client_config: Mapping[str, Any] | None = None,
     is_stopping: Callable[[], bool] = lambda: False,
     timeout_s: float = 10.0,
 ) -> Iterator[Record]:
-    """Records as they come, from now on or from the beginning, until `is_stopping`."""
+    """Records as they come, from now on or from the beginning, until `is_stopping`.
+
+    Raises Unavailable: the topic is missing, or the broker does not answer within `timeout_s`.
+    """
     first_offset = ck.OFFSET_BEGINNING if from_beginning else ck.OFFSET_END
-    with _reader(bootstrap_servers, client_config, timeout_s) as consumer:
+    with _reader(kafka) as consumer:
         partitions = _assign(consumer, topic, first_offset, timeout_s)
-        # Some brokers name an end that lies before it: what comes before the end is reached is old.
+        # Some brokers name too early an end: whatever comes before the real end is reached is old.
         old = set() if from_beginning else partitions
         while not is_stopping():
             message = consumer.poll(_POLL_S)
@@ -225,16 +194,10 @@ def tail(
 
 
 @contextlib.contextmanager
-def _reader(
-    bootstrap_servers: str, client_config: Mapping[str, Any] | None, timeout_s: float
-) -> Iterator[ck.Consumer]:
-    config = {**_READ_CONFIG, "log_level": 0, **(client_config or {}), "bootstrap.servers": bootstrap_servers}
-    with _unavailable():
-        consumer = ck.Consumer(config)
-        try:
-            yield consumer
-        finally:
-            consumer.close()
+def _reader(kafka: KafkaAddress) -> Iterator[ck.Consumer]:
+    consumer = connect(ck.Consumer, {**_READ_CONFIG, "log_level": 0, **kafka.config})
+    with unavailable(), contextlib.closing(consumer):
+        yield consumer
 
 
 def _assign(consumer: ck.Consumer, topic: str, first_offset: int, timeout_s: float) -> set[int | None]:
@@ -267,15 +230,3 @@ def _partition_differences(plan: TopicPlan, partitions: Mapping[int, Any], repli
             f"Topic {plan.name} has {copies} replicas, planned are {replication}: reassign its partitions."
         )
     return differences
-
-
-def _reason(error: Exception) -> object:
-    return error.args[0].str() if isinstance(error, ck.KafkaException) else error
-
-
-@contextlib.contextmanager
-def _unavailable() -> Iterator[None]:
-    try:
-        yield
-    except ck.KafkaException as error:
-        raise Unavailable(f"the broker does not answer or refuses: {error.args[0].str()}") from error

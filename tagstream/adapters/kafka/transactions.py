@@ -1,11 +1,13 @@
 """Exactly-once delivery on Kafka's transactions.
 
-A transaction is over when its coordinator says so; what a reader sees depends on the marks that the
-coordinator then writes to every partition. Kafka (4.4) passes over a partition that has no leader at that
-moment: after a crash of a lone broker that is every one. What has no mark stays open, and the producer's next
-transaction there decides over both: it hides what was committed if it is rolled back, and shows what was
-rolled back if it is committed. So whenever anything went wrong, what may be open is swept: closed for good by
-a transaction that is rolled back; and what was committed, and is not shown then, is sent again.
+A transaction ends when its coordinator says so. What a reader sees depends on the markers that the
+coordinator then writes to every partition. Kafka (4.4) skips a partition that has no leader at that moment:
+after the crash of a single broker, all of them. A partition without its marker stays open, and the producer's
+next transaction there decides over both: if it is aborted, it hides what was committed; if it is committed,
+it shows what was aborted.
+
+So after any error the producer repairs. First it sweeps: an aborted transaction on every partition closes
+what may be open. Then it checks what it had committed, and sends again what readers do not see.
 """
 
 from __future__ import annotations
@@ -22,28 +24,28 @@ from uuid import uuid4
 
 import confluent_kafka as ck
 
-from tagstream.adapters.kafka.client import committed_offsets, connect, log_error, served
-from tagstream.adapters.kafka.publisher import BY_KEY, produce, transactional_config
-from tagstream.adapters.kafka.read_committed import partitions_shown
+from tagstream.adapters.kafka.client import committed_offsets, connect, left_s, log_error, served
+from tagstream.adapters.kafka.publisher import produce, transactional_config
 from tagstream.adapters.kafka.source import KafkaSource
+from tagstream.adapters.kafka.visibility import partitions_shown
 from tagstream.core.errors import TransactionAborted, Unavailable
-from tagstream.core.ports import OutRecord, TopicPartition
+from tagstream.core.ports import KafkaAddress, OutRecord, TopicPartition
 
 log = logging.getLogger(__name__)
 
-#: To send and end a transaction, to sweep, to send again: as long as this, then as long as that to undo it.
+#: For sending and ending a transaction, for a sweep, for sending again; then for undoing any of them.
 _WORK_TIMEOUT_S = 7.0
 _ABORT_TIMEOUT_S = 3.0
 
 _KAFKA = ck.KafkaError
-#: What makes a member of a consumer that is not to be one.
+#: Settings that would make a consumer a member of its group.
 _MEMBERSHIP = ("group.protocol", "group.instance.id", "group.remote.assignor")
 
 
 @dataclass(frozen=True)
 class _Transaction:
-    """What was written: progress, in these assignments of the partitions, and records with their offsets. In
-    a partition their fate is one."""
+    """What was written: progress, the assignments that it was made under, and records with their offsets.
+    Within a partition all records are shown or none."""
 
     next_offsets: Mapping[TopicPartition, int]
     assignments: Mapping[TopicPartition, int]
@@ -70,51 +72,36 @@ class _Transaction:
 class KafkaTransactions:
     """The `Transactions` of `source`'s group. See `core.ports.Transactions`.
 
-    The group itself refuses a consumer that it has given up (KIP-447; Kafka 2.5), so that the transactional
-    id has nothing to fence and is always new.
+    The group itself refuses a consumer that it has given up (KIP-447; Kafka 2.5). So the transactional id has
+    nothing to fence, and is always new.
     """
 
-    def __init__(
-        self,
-        bootstrap_servers: str,
-        group_id: str,
-        source: KafkaSource,
-        *,
-        client_config: Mapping[str, Any] | None = None,
-    ) -> None:
+    def __init__(self, kafka: KafkaAddress, group_id: str, source: KafkaSource) -> None:
         """
         Args:
-            group_id: of the source; also what the transactional id of every process begins with, and the
-                broker's rights go by that.
-            client_config: handed to librdkafka as it is; wins over our defaults, except on timeouts.
+            group_id: of the source. Every transactional id begins with it, so the broker's ACLs can name it.
 
         Raises:
             BadSettings: librdkafka refuses the settings.
         """
         self._source = source
-        self._reading = {
-            **(client_config or {}),
-            "bootstrap.servers": bootstrap_servers,
-            "group.id": group_id,
-        }
-        transactional_id = f"{group_id}-{uuid4().hex}"
-        self._config = transactional_config(bootstrap_servers, transactional_id, client_config or {})
-        self._config["error_cb"] = self._hear
+        self._reading = {**kafka.config, "group.id": group_id}
+        self._config = transactional_config(kafka, f"{group_id}-{uuid4().hex}")
+        self._config["error_cb"] = self._on_error
         self._producer = connect(ck.Producer, self._config)
         self._is_initialised = False
-        self._next: Literal["send", "end", "mend"] = "send"
+        self._next: Literal["send", "end", "repair"] = "send"
         self._current = _Transaction({}, {})
-        # Committed, and not known to be marked: the last one of each partition, and of those in which
-        # anything went wrong since, all.
+        # Committed, and not known to have its markers: the last one of each partition; since an error, all.
         self._committed: list[_Transaction] = []
-        # Since anything went wrong: something may be open; all is closed, and may be hidden.
+        # After an error: open, something may lack its marker; swept, nothing is open, some may be hidden.
         self._doubt: Literal["none", "open", "swept"] = "none"
-        # Where anything of this producer may be open: topics, and one partition that leads to the group.
+        # Where something of this producer may be open: topics, and one partition that names the group.
         self._topics: set[str] = set()
         self._progress: dict[TopicPartition, int] = {}
 
     def commit(self, records: Sequence[OutRecord], next_offsets: Mapping[TopicPartition, int]) -> None:
-        """See the port. Takes about 10 s at most, and some 20 s more for each mending, before and after."""
+        """See the port. Takes about 10 s at most, and some 20 s more for each repair, before and after."""
         if self._next == "send":
             self.settle()
         deadline_s = time.monotonic() + _WORK_TIMEOUT_S
@@ -123,18 +110,18 @@ class KafkaTransactions:
             self._next = "end"
         if self._next == "end":
             self._end(deadline_s)
-        if self._next == "mend":
+        if self._next == "repair":
             try:
-                self._mend()
+                self._repair()
             except TransactionAborted as error:
                 raise Unavailable(f"a transaction is not decided yet: {error}") from error
             self._next = "send"
 
     def settle(self) -> None:
-        with contextlib.suppress(ck.KafkaException):  # says itself again
-            served(self._producer.poll, 0)  # hears
+        with contextlib.suppress(ck.KafkaException):  # a later call raises it again
+            served(self._producer.poll, 0)  # calls `_on_error`
         if self._doubt != "none" and self._progress:
-            self._mend()
+            self._repair()
 
     def close(self) -> None:
         with contextlib.suppress(ck.KafkaException):  # of a producer that is given up
@@ -143,28 +130,27 @@ class KafkaTransactions:
         if self._next == "end" or (self._doubt != "none" and self._committed):
             log.error("the last transaction may be hidden: `tagstream verify` tells")
 
-    def _hear(self, error: ck.KafkaError) -> None:
-        """A broker that was away may have crashed, and marks nothing, though no call fails."""
+    def _on_error(self, error: ck.KafkaError) -> None:
+        """A broker that was away may have crashed and written no markers, though no call fails."""
         log_error(error)
         self._doubt = "open"
 
     def _send(
         self, records: Sequence[OutRecord], next_offsets: Mapping[TopicPartition, int], deadline_s: float
     ) -> None:
-        """All of a transaction but its end. Raises TransactionAborted: none of it."""
+        """All of a transaction but its end. Raises TransactionAborted: nothing of it remains."""
         group = self._source.group_metadata(next_offsets.keys())
         self._initialise(deadline_s)
         self._topics |= {record.topic for record in records}
         self._progress = dict.fromkeys(list(next_offsets)[:1], 0) or self._progress
-        by_key = [(record, BY_KEY) for record in records]
-        self._current = self._write(by_key, next_offsets, group, deadline_s)
+        self._current = self._write(records, next_offsets, group, deadline_s)
 
     def _initialise(self, deadline_s: float) -> None:
-        """Also ends what a producer that was replaced has left undecided. Raises TransactionAborted."""
+        """Also ends what a replaced producer has left undecided. Raises TransactionAborted."""
         if self._is_initialised:
             return
         try:
-            self._producer.init_transactions(_left_s(deadline_s))
+            self._producer.init_transactions(left_s(deadline_s))
         except ck.KafkaException as error:
             if not _may_still_work(error):
                 self._replace()
@@ -173,20 +159,18 @@ class KafkaTransactions:
 
     def _write(
         self,
-        records: Sequence[tuple[OutRecord, int]],
+        records: Sequence[OutRecord],
         next_offsets: Mapping[TopicPartition, int],
         group: bytes,
         deadline_s: float,
     ) -> _Transaction:
-        """A new transaction with these records, each by its partition or `BY_KEY`. Raises TransactionAborted:
-        none of it."""
+        """A new transaction with these records. Raises TransactionAborted: nothing of it remains."""
         written = _Transaction(dict(next_offsets), self._source.assignments(next_offsets))
         try:
             self._producer.begin_transaction()
-            for record, partition in records:
-                report = partial(written.note, record)
-                produce(self._producer, record, report, deadline_s, partition=partition)
-            if waiting := served(self._producer.flush, _left_s(deadline_s)):
+            for record in records:
+                produce(self._producer, record, partial(written.note, record), deadline_s)
+            if waiting := served(self._producer.flush, left_s(deadline_s)):
                 raise TimeoutError(f"{waiting} of {len(records)} records are not acknowledged")
             self._send_offsets(next_offsets, group, deadline_s)
             if not written.is_whole(len(records)):
@@ -204,9 +188,9 @@ class KafkaTransactions:
         return written
 
     def _end(self, deadline_s: float) -> None:
-        """Commit. One whose end nobody tells any more is mended, as one that was committed and is hidden."""
+        """Commit. One whose end cannot be learned is repaired like one that was committed and is hidden."""
         try:
-            served(self._producer.commit_transaction, _left_s(deadline_s))
+            served(self._producer.commit_transaction, left_s(deadline_s))
         except ck.KafkaException as error:
             self._doubt = "open"
             if _may_still_work(error):
@@ -215,31 +199,31 @@ class KafkaTransactions:
             if not (error.args[0].txn_requires_abort() and self._abort()):
                 self._replace()
         earlier = self._committed
-        if self._doubt == "none":  # where this one is marked, those before it are
+        if self._doubt == "none":  # where this one has its marker, those before it have theirs
             rest = [each.within(each.records.keys() - self._current.records.keys()) for each in earlier]
             earlier = [each for each in rest if each.records]
         self._committed = [*earlier, self._current]
-        self._next = "send" if self._doubt == "none" else "mend"
+        self._next = "send" if self._doubt == "none" else "repair"
 
-    def _mend(self) -> None:
-        """Leave nothing open, and show what was committed. Raises TransactionAborted: not done yet."""
+    def _repair(self) -> None:
+        """Close what is open, and show what was committed. Raises TransactionAborted: not done yet."""
         if self._doubt == "open":
-            self._doubt = "swept"  # a broker that goes away once more from here on opens it again
-            with self._or_open():
+            self._doubt = "swept"  # an error from here on sets it to open again
+            with self._open_on_error():
                 self._sweep()
         ours: dict[TopicPartition, int] = {}
         for each in self._committed:
             ours |= self._still_ours(each)
-        # A consumer that the group has given up can show nothing, and is not kept from hearing of it by
-        # sweeping again and again.
+        # Outside of the block below: a consumer that the group has given up can show nothing, and must not
+        # sweep again and again before it learns that.
         group = self._source.group_metadata(ours) if ours else b""
-        with self._or_open():
+        with self._open_on_error():
             self._show_again(ours, group)
         if self._doubt == "swept":
             self._doubt = "none"
 
     @contextlib.contextmanager
-    def _or_open(self) -> Iterator[None]:
+    def _open_on_error(self) -> Iterator[None]:
         try:
             yield
         except BaseException:
@@ -248,12 +232,12 @@ class KafkaTransactions:
 
     def _show_again(self, ours: Mapping[TopicPartition, int], group: bytes) -> None:
         deadline_s = time.monotonic() + _WORK_TIMEOUT_S
-        stand = self._stand(ours, deadline_s)
+        progress_of = self._group_progress(ours, deadline_s)
         hidden: list[OutRecord] = []
         for each in self._committed:
             its_hidden, its_progress = self._hidden(each, deadline_s), self._still_ours(each)
-            is_missed = its_hidden or any(stand[part] < offset for part, offset in its_progress.items())
-            if its_progress and is_missed:
+            is_behind = any(progress_of[part] < offset for part, offset in its_progress.items())
+            if its_progress and (its_hidden or is_behind):
                 hidden += its_hidden
                 continue
             if its_hidden:
@@ -262,67 +246,69 @@ class KafkaTransactions:
                     "does not send them again, `tagstream verify` tells",
                     len(its_hidden),
                 )
-            # Looked at once is enough: there may be more than can be looked at in the time.
+            # One look is enough: the time may not suffice for a second one at all of them.
             self._committed = [other for other in self._committed if other is not each]
         if not self._committed:
             return
         if hidden:
             log.warning("%d committed records are hidden, and are sent again", len(hidden))
-        progress = {partition: max(offset, stand[partition]) for partition, offset in ours.items()}
+        progress = {partition: max(offset, progress_of[partition]) for partition, offset in ours.items()}
         deadline_s = time.monotonic() + _WORK_TIMEOUT_S
-        # With the progress, though it may be known: so that it is refused if there is a new owner.
-        written = self._write([(record, BY_KEY) for record in hidden], progress, group, deadline_s)
-        # From now on it is these that must be shown, however the transaction ends.
+        # With the progress, even if the group has it: the group refuses it if there is a new owner.
+        written = self._write(hidden, progress, group, deadline_s)
+        # From now on these must be shown, however the transaction ends.
         self._committed = [written]
         try:
-            served(self._producer.commit_transaction, _left_s(deadline_s))
+            served(self._producer.commit_transaction, left_s(deadline_s))
         except ck.KafkaException as error:
             self._replace()
             raise TransactionAborted(f"hidden records are not shown yet: {error.args[0]}") from error
 
     def _still_ours(self, of: _Transaction) -> dict[TopicPartition, int]:
-        """Its progress where nobody else can have held the partition since, as far as we have heard."""
+        """Its progress in partitions that, as far as we know, nobody else has held since."""
         now = self._source.assignments(of.next_offsets)
         return {part: of.next_offsets[part] for part in now if now[part] == of.assignments[part]}
 
     def _sweep(self) -> None:
-        """Close whatever an earlier transaction may have left open, by one that is rolled back, and see that
-        it is marked. Raises TransactionAborted: not done yet."""
+        """Close what an earlier transaction may have left open: abort one on every partition, and wait for
+        its markers. Raises TransactionAborted: not done yet."""
         deadline_s = time.monotonic() + _WORK_TIMEOUT_S
         self._initialise(deadline_s)
         try:
-            known = self._producer.list_topics(timeout=_left_s(deadline_s)).topics
+            known = self._producer.list_topics(timeout=left_s(deadline_s)).topics
         except ck.KafkaException as error:
-            self._replace()  # it may know no broker any more, and learn of none (librdkafka's issue 5301)
+            self._replace()  # it may have lost all brokers for good (librdkafka's issue 5301)
             raise TransactionAborted(f"an earlier transaction may be open still: {error}") from error
         if unknown := {name for name in self._topics if name not in known or not known[name].partitions}:
             raise TransactionAborted(f"the broker does not know now what is open in {sorted(unknown)}")
         blanks = [
-            (OutRecord(name, b"aborted", None), number)
+            OutRecord(name, b"aborted", None, partition=number)
             for name in self._topics
             for number in known[name].partitions
         ]
-        with self._outsider() as outsider:
-            nobody = outsider.consumer_group_metadata()
+        with self._nonmember() as consumer:
+            nobody = consumer.consumer_group_metadata()
         swept = self._write(blanks, self._progress, nobody, deadline_s)
         if not self._abort():
             self._replace()
             raise TransactionAborted("an earlier transaction may be open still")
         self._shown(swept, deadline_s)
-        self._stand(self._progress, deadline_s)
+        self._group_progress(self._progress, deadline_s)
 
-    def _stand(self, partitions: Collection[TopicPartition], deadline_s: float) -> dict[TopicPartition, int]:
-        """The group's progress, when none is open. Raises TransactionAborted: some is."""
+    def _group_progress(
+        self, partitions: Collection[TopicPartition], deadline_s: float
+    ) -> dict[TopicPartition, int]:
+        """The group's committed offsets. Raises TransactionAborted: a transaction on them is open."""
         if not partitions:
             return {}
         try:
-            with self._outsider() as outsider:
-                return committed_offsets(outsider, partitions, _left_s(deadline_s))
+            with self._nonmember() as consumer:
+                return committed_offsets(consumer, partitions, left_s(deadline_s))
         except Unavailable as error:
             raise TransactionAborted(f"an earlier transaction may be open still: {error}") from error
 
     def _hidden(self, of: _Transaction, deadline_s: float) -> list[OutRecord]:
-        """Its records that lie in the log and are not shown. Raises TransactionAborted: it cannot be told."""
+        """Its records that are in the log and not shown. Raises TransactionAborted: that is not decided."""
         hidden = of.records.keys() - self._shown(of, deadline_s)
         there = self._shown(of.within(hidden), deadline_s, "read_uncommitted")
         return [record for partition, some in of.records.items() if partition in there for _, record in some]
@@ -345,15 +331,12 @@ class KafkaTransactions:
             ) from error
 
     @contextlib.contextmanager
-    def _outsider(self) -> Iterator[Any]:
-        """A consumer that names the group and is no member of it. It is told what a member is not told while
-        the group is in motion, and the offsets that it sends are taken."""
+    def _nonmember(self) -> Iterator[Any]:
+        """A consumer that names the group without joining it. During a rebalance the broker answers it, and
+        takes its offsets, where it would refuse a member."""
         config = {name: value for name, value in self._reading.items() if name not in _MEMBERSHIP}
-        outsider = connect(ck.Consumer, {"log_level": 0, **config})
-        try:
-            yield outsider
-        finally:
-            outsider.close()
+        with contextlib.closing(connect(ck.Consumer, {"log_level": 0, **config})) as consumer:
+            yield consumer
 
     def _send_offsets(
         self, next_offsets: Mapping[TopicPartition, int], group: bytes, deadline_s: float
@@ -362,11 +345,11 @@ class KafkaTransactions:
         if not next_offsets:
             return
         offsets = [ck.TopicPartition(*partition, offset) for partition, offset in next_offsets.items()]
-        call = partial(self._producer.send_offsets_to_transaction, offsets, group, _left_s(deadline_s))
+        call = partial(self._producer.send_offsets_to_transaction, offsets, group, left_s(deadline_s))
         _within(deadline_s, call)
 
     def _abort(self) -> bool:
-        """False: whether it is rolled back is for the broker to say."""
+        """False: only the broker knows whether it is aborted."""
         try:
             served(self._producer.abort_transaction, _ABORT_TIMEOUT_S)
         except ck.KafkaException as error:
@@ -375,10 +358,10 @@ class KafkaTransactions:
         return True
 
     def _replace(self) -> None:
-        """By one with the same id: to initialise it is to end what the old one has left undecided."""
+        """With a producer of the same id: initialising that ends what the old one has left undecided."""
         old, self._producer = self._producer, connect(ck.Producer, self._config)
         self._is_initialised = False
-        with contextlib.suppress(ck.KafkaException):  # says the same once more
+        with contextlib.suppress(ck.KafkaException):  # the same error again
             old.purge()
             served(old.flush, 0)
 
@@ -389,8 +372,8 @@ def _may_still_work(error: ck.KafkaException) -> bool:
 
 
 def _within(deadline_s: float, call: Callable[[], object]) -> None:
-    """Make the call on a thread that is left alone at the deadline: librdkafka ignores the timeout of
-    send_offsets_to_transaction while the group's coordinator is down (its issues 5456 and 5511).
+    """Make the call on a thread of its own, and abandon that thread at the deadline: librdkafka ignores the
+    timeout of send_offsets_to_transaction while the group's coordinator is down (its issues 5456 and 5511).
 
     Raises TimeoutError, or what the call raises."""
     raised: list[BaseException] = []
@@ -403,12 +386,8 @@ def _within(deadline_s: float, call: Callable[[], object]) -> None:
 
     caller = threading.Thread(target=run, name="send-offsets", daemon=True)
     caller.start()
-    caller.join(_left_s(deadline_s) + 0.5)
+    caller.join(left_s(deadline_s) + 0.5)
     if caller.is_alive():
         raise TimeoutError("the group's coordinator does not answer")
     if raised:
         raise raised[0]
-
-
-def _left_s(deadline_s: float) -> float:
-    return max(0.1, deadline_s - time.monotonic())
