@@ -340,7 +340,7 @@ class KafkaSource:
         self._error = Unavailable(f"the broker did not take the offsets {offsets}: {error}")
 
     def _on_error(self, error: ck.KafkaError) -> None:
-        """librdkafka goes on trying; the next `poll` raises once: the worker then reports itself not ready."""
+        """librdkafka goes on trying; the next `poll` raises once, and the worker is not ready then."""
         if error.code() == _KAFKA.UNSUPPORTED_VERSION and self._may_choose:
             self._is_refused = True  # the broker knows the newer group protocol and has it switched off
         elif error.fatal():
@@ -365,7 +365,7 @@ class KafkaSource:
             self._error = self._error or Unavailable(f"the broker reports: {error}")
 
     def _start_over(self, message: ck.Message) -> None:
-        """The next offset does not exist: retention was faster, or the topic is new. Only a new assignment can
+        """The next offset does not exist: retention was faster, or the topic is new. Only an assignment can
         give another. Between two rebalances, librdkafka would take it for the answer to one that it has not
         announced yet, and the group would take it for the hand-over."""
         partition = TopicPartition(str(message.topic()), message.partition() or 0)
