@@ -26,8 +26,8 @@ from tagstream.settings import described_settings, load_settings
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tagstream.core.records import KeyValue
     from tagstream.core.ports import Record
+    from tagstream.core.records import KeyValue
     from tagstream.local.stack import Stack
 
 app = typer.Typer(

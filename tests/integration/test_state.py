@@ -16,7 +16,8 @@ from tagstream.adapters.local.embedded import EmbeddedStore
 from tagstream.core.errors import BadSettings, StoreNotInitialised
 from tagstream.core.events import ProductTags
 from tagstream.core.ports import OutRecord, Write
-from tagstream.local.stack import create_topics, local_stack, servers
+from tagstream.local.stack import local_stack, servers
+from tagstream.ops.topics import create_topics
 from tagstream.settings import Settings, load_settings
 from tagstream.wiring import build_publisher, build_store
 
