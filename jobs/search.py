@@ -3,150 +3,46 @@
     python jobs/search.py --data DIR --out best.json [--trials 12] [--recipe FILE]
     python jobs/retrain.py --data DIR --out DIR --recipe best.json
 
-Random search with ASHA (Li et al. 2020): after a few epochs only the best third of the trials goes on. A
-trial is judged by the mean macro-F1 of titles alone on the validation part, and takes one CPU.
+A trial trains the text member, takes one CPU and is judged on the validation part; see training/search.py.
 """
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import ray
-import torch
 import typer
-from ray import tune
-from ray.tune.schedulers import ASHAScheduler
-from ray.tune.search.basic_variant import BasicVariantGenerator
 
-from jobs.retrain import chosen
+from jobs.options import Data, Extra, RecipeFile, Settings, TaxonomyFile, Zh, sources
 from tagstream.core.errors import TagstreamError
-from tagstream.dataset.training_set import TrainingSet
-from tagstream.model.members import TextMember
-from tagstream.training.loop import Hooks
-from tagstream.training.recipe import Recipe, train_text
-from tagstream.training.sources import Sources
-from tagstream.training.validation import Validation
-
-#: Epochs before the first trials are given up, and one in how many goes on.
-GRACE_EPOCHS, REDUCTION = 3, 3
-SPACE = {
-    "learning_rate": tune.loguniform(3e-3, 0.1),
-    "feature_dropout": tune.uniform(0.1, 0.6),
-    "decay": tune.loguniform(1e-6, 1e-4),
-    "logit_adjustment": tune.uniform(0.0, 1.0),
-}
-
-
-def trial(config: dict[str, float], data: TrainingSet, recipe: Recipe) -> None:
-    """Train the text member once and report its macro-F1 after each epoch."""
-    torch.set_num_threads(1)
-    validation = Validation(data, recipe)
-
-    def on_epoch(epoch: int, loss: float, member: TextMember) -> float:
-        figure = validation.text(member)
-        tune.report({"macro_f1": figure, "loss": loss})
-        return figure
-
-    train_text(data, with_text(recipe, config), hooks=Hooks(on_epoch=on_epoch))
-
-
-def with_text(recipe: Recipe, found: Mapping[str, float]) -> Recipe:
-    """The recipe with a point of `SPACE` in its text member.
-
-    Raises:
-        ValueError: the recipe has no text member.
-    """
-    if recipe.text is None:
-        raise ValueError("the recipe has no text member to search")
-    member = recipe.text
-    changed = member.model_copy(
-        update={
-            "optimisation": member.optimisation.model_copy(update={"learning_rate": found["learning_rate"]}),
-            "loss": member.loss.model_copy(update={"logit_adjustment": found["logit_adjustment"]}),
-            "feature_dropout": found["feature_dropout"],
-            "decay": found["decay"],
-        }
-    )
-    return recipe.model_copy(update={"text": changed})
-
-
-def search(data: TrainingSet, recipe: Recipe, trials: int) -> tuple[Recipe, str]:
-    """The best recipe and a table of all trials, on the Ray that is connected.
-
-    Raises:
-        ValueError: the recipe has no text member, or no trial came to an end.
-    """
-    if recipe.text is None:
-        raise ValueError("the recipe has no text member to search")
-    epochs = recipe.text.optimisation.epochs
-    with tempfile.TemporaryDirectory(prefix="tagstream-search-") as storage:
-        results = tune.Tuner(
-            tune.with_parameters(trial, data=data, recipe=recipe),
-            param_space=SPACE,
-            tune_config=tune.TuneConfig(
-                metric="macro_f1",
-                mode="max",
-                num_samples=trials,
-                search_alg=BasicVariantGenerator(random_state=recipe.seed),
-                scheduler=ASHAScheduler(
-                    max_t=epochs, grace_period=min(GRACE_EPOCHS, epochs), reduction_factor=REDUCTION
-                ),
-            ),
-            run_config=tune.RunConfig(storage_path=storage, verbose=0),
-        ).fit()
-        ended = [result for result in results if result.metrics and "macro_f1" in result.metrics]
-        if not ended:
-            raise ValueError(
-                f"no trial came to an end: {results.errors[0] if results.errors else 'none began'}"
-            )
-    ended.sort(key=lambda result: -result.metrics["macro_f1"])
-    return with_text(recipe, ended[0].config), table(ended)
-
-
-def table(results: list[Any]) -> str:
-    """One line a trial, the best first."""
-    heads = (*SPACE, "epochs", "macro_f1")
-    lines = ["  ".join(f"{head:>16}" for head in heads)]
-    for result in results:
-        cells = [f"{result.config[name]:16.3g}" for name in SPACE]
-        cells += [f"{result.metrics['training_iteration']:16d}", f"{result.metrics['macro_f1']:16.4f}"]
-        lines.append("  ".join(cells))
-    return "\n".join(lines)
+from tagstream.training.members import Recipe
+from tagstream.training.search import search
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="as for jobs/retrain.py")],
+    data: Data,
     out: Annotated[Path, typer.Option(help="the best recipe is written here, .json")],
-    taxonomy: Annotated[Path | None, typer.Option(help="as for jobs/retrain.py")] = None,
-    extra: Annotated[list[Path] | None, typer.Option(help="as for jobs/retrain.py")] = None,
-    zh: Annotated[Path | None, typer.Option(help="as for jobs/retrain.py")] = None,
-    recipe: Annotated[Path | None, typer.Option(help="everything that is not searched")] = None,
+    taxonomy: TaxonomyFile = None,
+    extra: Extra = None,
+    zh: Zh = None,
+    recipe: RecipeFile = None,
+    settings: Settings = None,
     seed: Annotated[int | None, typer.Option(help="of split, training and search")] = None,
     trials: Annotated[int, typer.Option(min=1)] = 12,
-    limit: Annotated[int | None, typer.Option(help="read only so many rows of each file")] = None,
 ) -> None:
     """Search the text member's hyper-parameters and write the best recipe."""
     try:
-        start = chosen(recipe, seed, None)
-        sources = Sources(
-            str(data),
-            tuple(map(str, extra or ())),
-            str(zh) if zh else None,
-            str(taxonomy) if taxonomy else None,
-            limit=limit,
-        )
-        rows, found = sources.read(start.seed)
+        start = Recipe.read(recipe, settings or (), seed)
+        rows, found = sources(data, extra, taxonomy, zh).read(start.seed)
         for line in found:
             print(line)
         ray.init(ignore_reinit_error=True)
-        best, said = search(rows, start, trials)
+        best, trials_table = search(rows, start, trials)
     except (ValueError, OSError, TagstreamError) as error:
         raise SystemExit(f"nothing was written: {error}") from None
     out.write_text(best.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    print(f"{said}\nwritten: {out}")
+    print(f"{trials_table}\nwritten: {out}")
 
 
 if __name__ == "__main__":

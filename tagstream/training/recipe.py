@@ -1,237 +1,149 @@
-"""The recipe: labelled rows are cut, both members trained, fused, and thresholds set."""
+"""How a model version is made. `make_version` tells it from top to bottom: read and split, train the image
+member, train the text member, fuse, set thresholds, release."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field, model_validator
-from torch import Tensor
 
 from tagstream.core.ports import MicroBatch
-from tagstream.core.taxonomy import Taxonomy
-from tagstream.dataset.rows import Row
+from tagstream.dataset.rows import unknown_labels
 from tagstream.dataset.shorten import short_titles
-from tagstream.dataset.swapped import swapped
-from tagstream.dataset.tags import columns_of, subset
+from tagstream.dataset.tags import columns_of
 from tagstream.dataset.targets import targets
 from tagstream.dataset.training_set import TrainingSet, image_groups, pictures_a_value
-from tagstream.dataset.variants import changed_harmlessly, masked_rows, spread_over_fields
-from tagstream.model.fusion import Fusion
-from tagstream.model.members import ImageMember, ImageMembers, JointConfig, JointMember, TextMember
-from tagstream.model.pictures import Frame, decode_all
+from tagstream.dataset.variants import masked_rows
+from tagstream.model.members import ImageMembers, TextMember
 from tagstream.model.tagger import Members
-from tagstream.model.towers import ImageTowerConfig, TextTowerConfig
-from tagstream.model.towers.hashed import HashedNgramBag
-from tagstream.model.towers.image import EfficientNet
 from tagstream.training.fusion import fit_fusion
-from tagstream.training.loop import Hooks, Optimisation, Share, fit
-from tagstream.training.losses import LossConfig
-from tagstream.training.objectives import ImageObjective, TextObjective, refresh_statistics
-from tagstream.training.pretraining import pretrain
-from tagstream.training.thresholds import Thresholds, with_thresholds
-
-log = logging.getLogger("tagstream.train")
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TextTraining(_Strict):
-    """The text member.
-
-    `feature_dropout`: the share of a text's pieces that is left out, anew in every step; `decay`: the plain
-    L2 term; `masked_share`: of the rows that come again without the words that name labels; `swapped_share`:
-    of the Chinese rows that come again with one value's name exchanged for another's.
-    """
-
-    tower: TextTowerConfig = Field(default_factory=HashedNgramBag)
-    optimisation: Optimisation = Optimisation(epochs=20, batch_rows=256, learning_rate=0.02)
-    loss: LossConfig = LossConfig()
-    feature_dropout: float = Field(default=0.4, ge=0, lt=1)
-    decay: float = Field(default=1e-5, ge=0)
-    masked_share: float = Field(default=0.3, ge=0, le=1)
-    short_titles_per_row: int = Field(default=2, ge=0)
-    swapped_share: float = Field(default=0.3, ge=0, le=1)
-
-
-class ImageTraining(_Strict):
-    """The image member, and with it the joint member."""
-
-    tower: ImageTowerConfig = Field(default_factory=EfficientNet)
-    frame: Frame = Frame(112, 144)
-    optimisation: Optimisation = Optimisation(
-        epochs=8, batch_rows=64, learning_rate=1.5e-3, weight_decay=0.02, warm_up=0.2, average_decay=0.99
-    )
-    loss: LossConfig = LossConfig(label_smoothing=0.05, logit_adjustment=0.5)
-    shift_px: int = Field(default=8, ge=0)
-    feature_dropout: float = Field(default=0.4, ge=0, lt=1)
-
-
-class Recipe(_Strict):
-    """Everything that a training run chooses. A member that is None is left out: text only, image only."""
-
-    seed: int = 0
-    text: TextTraining | None = TextTraining()
-    image: ImageTraining | None = ImageTraining()
-    joint: JointConfig | None = None
-    thresholds: Thresholds = Thresholds()
-
-    @model_validator(mode="after")
-    def _has_halves(self) -> Recipe:
-        if self.text is None and self.image is None:
-            raise ValueError("a tagger needs a text member or an image member")
-        if self.joint is not None and (self.text is None or self.image is None):
-            raise ValueError("the joint member needs a text member and an image member beside it")
-        return self
+from tagstream.training.loop import Hooks, Optimisation
+from tagstream.training.members import (
+    KeptPictures,
+    Recipe,
+    batch_that_fits,
+    kept_pictures,
+    train_image,
+    train_text,
+)
+from tagstream.training.progress import Checkpoints, Run, Validation
+from tagstream.training.release import Trained, release, write_training_report
+from tagstream.training.sources import Sources
+from tagstream.training.thresholds import with_thresholds
 
 
 @dataclass(frozen=True)
-class Trained:
-    """A model's parts before they become a version; `taxonomy` has its thresholds. `is_retaught`: the text
-    member has learned the validation rows too."""
+class Order:
+    """What a run is to make, as plain values that travel to the workers.
 
+    `report`: a folder for the training report. `run_folder`: where the checkpoints of a named run are kept.
+    """
+
+    sources: Sources
+    out: str
     recipe: Recipe
-    taxonomy: Taxonomy
-    image_groups: tuple[str, ...]
-    members: Members
-    fusion: Fusion
-    is_retaught: bool = False
+    report: str | None = None
+    run_folder: str | None = None
+    code_revision: str | None = None
 
 
-def train_image(
-    data: TrainingSet,
-    recipe: Recipe,
-    *,
-    share: Share | None = None,
-    hooks: Hooks | None = None,
-    device: torch.device | None = None,
-    freeze_statistics: bool | None = None,
-) -> ImageMembers:
-    """The image member, over the groups that products with pictures have, and the joint member.
-
-    `freeze_statistics`: of batch normalisation; by default where several processes train.
+def make_version(order: Order, run: Run, device: torch.device) -> Path | None:
+    """Every process of a run calls this. The first one writes the model version and returns its folder.
 
     Raises:
-        ValueError: there is no product with a picture that decodes.
+        ValueError: the data, the recipe or the run's name cannot be used.
         TrainingDiverged: the loss is not a number any more.
     """
-    how = recipe.image
-    assert how is not None
-    pictures, rows = pictures_of(data.with_pictures, how.frame)
-    if not rows:
-        raise ValueError("no training product has a picture that decodes: leave the image member out")
-    if broken := len(data.with_pictures) - len(rows):
-        log.warning(
-            "%d of %d training pictures are missing or do not decode: they teach nothing",
-            broken,
-            len(data.with_pictures),
+    data = read_and_split(order, run)
+    recipe, kept = prepared(order, data, run, device)
+    image = kept.image_members if kept else train_image_member(data, recipe, run, device)
+    if run.share.rank != 0:
+        return None  # The rest is the work of the first process.
+    text = train_text_member(data, recipe, run, device)
+    run.say("members ready: " + " and ".join(n for n, of in (("text", text), ("image", image)) if of))
+    fused = fuse(data, recipe, text, image, kept.taught if kept else None)
+    trained = retaught(threshold(fused), data, hooks=partial(run.hooks, "text_again"), device=device)
+    return measure_and_release(order, data, trained, kept, run)
+
+
+def read_and_split(order: Order, run: Run) -> TrainingSet:
+    """The labelled rows, cut into training, validation and test by near-duplicate group."""
+    data, found = order.sources.read(order.recipe.seed)
+    for line in (*described(data), *found):
+        run.say(line)
+    return data
+
+
+def prepared(
+    order: Order, data: TrainingSet, run: Run, device: torch.device
+) -> tuple[Recipe, KeptPictures | None]:
+    """The recipe as this data and this machine allow it, and the image member where it is taken over.
+
+    Raises:
+        ValueError: there is nothing to train, the kept member does not fit, or the run's name belongs to
+            another run.
+    """
+    recipe, left_out = suited(order.recipe, data)
+    for line in left_out:
+        run.say(line)
+    kept, image = None, recipe.image
+    if image is not None and image.kept_from is not None:
+        kept = kept_pictures(image.kept_from, data, recipe)
+        run.say(f"image: kept from {kept.model_version}")
+    elif image is not None and image.gpu_memory_gib is not None:
+        rows = batch_that_fits(data, recipe, device, image.gpu_memory_gib, run.share.world)
+        recipe = recipe.with_image(batch_rows=run.share.agree(rows))
+        run.say(f"image: {rows} rows a step")
+    run.validation = Validation(data, recipe)
+    if order.run_folder is not None:
+        run.checkpoints = Checkpoints(Path(order.run_folder), recipe.checkpoint_steps, run.share.rank == 0)
+        run.checkpoints.claim(
+            {
+                "recipe": recipe.model_dump(mode="json", exclude={"checkpoint_steps", "provenance"}),
+                "data": identity(data),
+                "taxonomy": data.taxonomy.content_hash(),
+                "workers": run.share.world,
+                "threads": torch.get_num_threads(),
+                "device": device.type,
+                "torch": torch.__version__,
+            }
         )
-    own, texts = subset(data.taxonomy, image_groups(data)), [row.text for row in rows]
-    torch.manual_seed(recipe.seed)
-    tower = how.tower.build()
-    tower.load_pretrained()
-    joint = None
-    if recipe.joint is not None:
-        text = recipe.joint.text.build()
-        text.learn(texts, recipe.seed)
-        pretrain(text, texts, recipe.seed)
-        joint = JointMember(recipe.joint, text, tower, own.size)
-    image_members = ImageMembers(ImageMember(tower, own.size), joint)
-    image_members = image_members.to(device).to(memory_format=torch.channels_last)
-    objective = ImageObjective(
-        image_members,
-        pictures,
-        texts,
-        targets([row.labels for row in rows], own),
-        own,
-        how.loss,
-        shift_px=how.shift_px,
-        feature_dropout=how.feature_dropout,
-        seed=recipe.seed,
-        freeze_statistics=share is not None and share.world > 1
-        if freeze_statistics is None
-        else freeze_statistics,
-    )
-    trained = fit(objective, how.optimisation, recipe.seed, share=share, hooks=hooks)
-    assert isinstance(trained, ImageMembers)
-    refresh_statistics(trained.image, pictures, how.optimisation.batch_rows, recipe.seed)
-    return trained.eval()
+    return recipe, kept
 
 
-def train_text(
-    data: TrainingSet, recipe: Recipe, *, hooks: Hooks | None = None, device: torch.device | None = None
-) -> TextMember:
-    """The text member: permitted titles, variants of some, the Chinese copy and short titles made of it.
-
-    Raises:
-        ValueError: the tower's pretrained encoder cannot be loaded.
-        TrainingDiverged: the loss is not a number any more.
-    """
-    how = recipe.text
-    assert how is not None
-    english = spread_over_fields([*data.products.train, *data.extra], recipe.seed)
-    short = short_titles(data.zh.train, how.short_titles_per_row, recipe.seed)
-    rows = [
-        *english,
-        *masked_rows(english, data.taxonomy, how.masked_share, recipe.seed),
-        *changed_harmlessly([*data.products.train, *data.extra, *short], recipe.seed),
-        *data.zh.train,
-        *short,
-        *swapped([*data.zh.train, *short], how.swapped_share, recipe.seed),
-    ]
-    texts, target = (
-        [row.text for row in rows],
-        targets([row.labels for row in rows], data.taxonomy, [row.unsaid for row in rows]),
-    )
-    torch.manual_seed(recipe.seed)
-    tower = how.tower.build()
-    tower.learn(texts, recipe.seed)
-    tower.to(device)
-    pretrain(tower, [row.text for row in data.titles_trained_on], recipe.seed)
-    member = TextMember(tower, data.taxonomy.size).to(device)
-    objective = TextObjective(
-        member, texts, target, data.taxonomy, how.loss, feature_dropout=how.feature_dropout, decay=how.decay
-    )
-    trained = fit(objective, how.optimisation, recipe.seed, hooks=hooks)
-    assert isinstance(trained, TextMember)
-    return trained.eval()
+def train_image_member(
+    data: TrainingSet, recipe: Recipe, run: Run, device: torch.device
+) -> ImageMembers | None:
+    """All processes train it together; None where the recipe has none."""
+    if recipe.image is None:
+        return None
+    hooks = run.hooks("image", recipe.image.optimisation)
+    return train_image(data, recipe, share=run.share, hooks=hooks, device=device).cpu()
 
 
-def retaught(
-    trained: Trained,
-    data: TrainingSet,
-    *,
-    hooks: Callable[[Optimisation], Hooks] | None = None,
-    device: torch.device | None = None,
-) -> Trained:
-    """With a text member that has learned from the validation rows too.
-
-    They had to be unseen while fusion and thresholds were fitted on them. The image member stays: it would
-    take as long again. A text member that stops early stays too: it is the validation rows that stop it.
-    """
-    how = trained.recipe.text
-    if how is None or how.optimisation.patience:
-        return trained
-    more = replace(data, products=data.products.all_but_test(), zh=data.zh.all_but_test())
-    text = train_text(more, trained.recipe, hooks=hooks(how.optimisation) if hooks else None, device=device)
-    return replace(trained, members=trained.members.with_text(text.cpu()), is_retaught=True)
+def train_text_member(data: TrainingSet, recipe: Recipe, run: Run, device: torch.device) -> TextMember | None:
+    """The first process alone trains it; None where the recipe has none."""
+    if recipe.text is None:
+        return None
+    return train_text(data, recipe, hooks=run.hooks("text", recipe.text.optimisation), device=device).cpu()
 
 
-def join(
+def fuse(
     data: TrainingSet,
     recipe: Recipe,
     text: TextMember | None,
     image_members: ImageMembers | None,
     taught: npt.NDArray[np.float32] | None = None,
 ) -> Trained:
-    """Fit fusion and thresholds on the validation rows, which no member has seen. `taught`: how many pictures
-    have taught each value, where that was not `data`."""
+    """Fit the fusion on the validation rows, which no member has seen. `taught`: how many pictures have
+    taught each value, where that was not `data`."""
     groups = image_groups(data) if image_members is not None else ()
     members = Members(
         data.taxonomy,
@@ -256,11 +168,94 @@ def join(
     )
     with torch.inference_mode():
         scores = fusion(said.take(torch.arange(len(plain)))).numpy()
-    taxonomy = with_thresholds(data.taxonomy, scores, target[: len(plain)], recipe.thresholds)
-    return Trained(recipe, taxonomy, groups, members, fusion)
+    return Trained(recipe, data.taxonomy, groups, members, fusion, (scores, target[: len(plain)]))
 
 
-def pictures_of(rows: Sequence[Row], frame: Frame) -> tuple[Tensor, list[Row]]:
-    """(rows with a picture, 3, height, width) uint8 and those rows."""
-    pictures, uses = decode_all([row.encoded for row in rows], frame)
-    return pictures, [row for row, use in zip(rows, uses, strict=True) if use == "used"]
+def threshold(trained: Trained) -> Trained:
+    """With each value's threshold, from the fusion's scores of the validation rows."""
+    scores, target = trained.held_out
+    how = trained.recipe.thresholds
+    return replace(trained, taxonomy=with_thresholds(trained.taxonomy, scores, target, how))
+
+
+def retaught(
+    trained: Trained,
+    data: TrainingSet,
+    *,
+    hooks: Callable[[Optimisation], Hooks] | None = None,
+    device: torch.device | None = None,
+) -> Trained:
+    """With a text member that has learned from the validation rows too.
+
+    They had to be unseen while fusion and thresholds were fitted on them. The image member stays: it would
+    take as long again. A text member that stops early stays too: it is the validation rows that stop it.
+    """
+    how = trained.recipe.text
+    if how is None or how.optimisation.patience:
+        return trained
+    more = replace(data, products=data.products.all_but_test(), zh=data.zh.all_but_test())
+    text = train_text(more, trained.recipe, hooks=hooks(how.optimisation) if hooks else None, device=device)
+    return replace(trained, members=trained.members.with_text(text.cpu()), is_retaught=True)
+
+
+def measure_and_release(
+    order: Order, data: TrainingSet, trained: Trained, kept: KeptPictures | None, run: Run
+) -> Path:
+    """Measure on the test part, write the version's folder and the report; returns the folder."""
+    created = datetime.now(UTC).replace(microsecond=0)
+    folder, metrics = release(Path(order.out), data, trained, created, order.code_revision, kept)
+    if order.report is not None:
+        page = write_training_report(Path(order.report), folder.name, data, trained, run.curves)
+        run.say(f"report: {page}")
+    for modalities, figures in metrics["test"].items():
+        accuracy, f1 = figures["mean_accuracy"], figures["mean_macro_f1"]
+        if accuracy is not None:
+            run.say(f"test, {modalities}: accuracy {accuracy:.4f}, macro-F1 {f1:.4f}")
+    run.say(f"written: {folder}")
+    return folder
+
+
+def described(data: TrainingSet) -> Iterator[str]:
+    """What was read, and what of it teaches nothing, line by line."""
+    parts = data.products
+    yield f"products: {len(parts.train)} train, {len(parts.validation)} validate, {len(parts.test)} test"
+    yield f"extra rows: {len(data.extra)}; pictures to learn from: {len(data.with_pictures)}"
+    yield f"Chinese copies: {len(data.zh.train)} to train; taxonomy: {data.taxonomy.size} values"
+    learned = {group.name for group in data.taxonomy.groups}
+    labelled = {group for row in data.titles_trained_on for group in row.labels}
+    if not data.not_learned:
+        for group in sorted(labelled - learned):
+            yield f"{group} is not learned: it has fewer than two values with enough rows"
+    if scarce := unknown_labels(data.titles_trained_on, data.taxonomy):
+        yield f"{len(scarce)} values are not learned: too few rows, {sum(scarce.values())} together"
+
+
+def suited(recipe: Recipe, data: TrainingSet) -> tuple[Recipe, list[str]]:
+    """The recipe without the members that the data cannot teach, and a sentence on each of them.
+
+    Raises:
+        ValueError: there is nothing to train.
+    """
+    parts, said = recipe.model_dump(), []
+    if recipe.image is not None and not any(row.has_picture for row in data.with_pictures):
+        parts |= {"image": None, "joint": None}
+        said.append("no training row has a picture: the image member is left out")
+    if recipe.text is not None and not any(
+        row.text.title or row.text.description for row in data.titles_trained_on
+    ):
+        parts |= {"text": None, "joint": None}
+        said.append("no training row has a title: the text member is left out")
+    if parts["text"] is None and parts["image"] is None:
+        raise ValueError(f"there is nothing to train: {'; '.join(said)}")
+    return Recipe.model_validate(parts), said
+
+
+def identity(data: TrainingSet) -> str:
+    """Sixteen hex digits over every row of every part: texts, labels and pictures."""
+    digest = hashlib.sha256()
+    parts = (data.products, data.zh)
+    held = [row for part in parts for row in (*part.validation, *part.test)]
+    for row in (*data.titles_trained_on, *held):
+        fields = (row.product_id, row.text, sorted(row.labels.items()), row.picture_hash)
+        digest.update(repr(fields).encode(errors="replace"))
+    return digest.hexdigest()[:16]

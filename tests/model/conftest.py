@@ -21,15 +21,9 @@ from tagstream.model.towers.image import EfficientNet
 from tagstream.text.ngrams import HashedNgrams
 from tagstream.training.loop import Optimisation
 from tagstream.training.losses import LossConfig
-from tagstream.training.recipe import (
-    ImageTraining,
-    Recipe,
-    TextTraining,
-    Trained,
-    join,
-    train_image,
-    train_text,
-)
+from tagstream.training.members import ImageTraining, Recipe, TextTraining, train_image, train_text
+from tagstream.training.recipe import fuse, threshold
+from tagstream.training.release import Trained
 
 COLOURS = {"Red": (200, 30, 30), "Blue": (30, 40, 200), "Green": (30, 160, 40)}
 KINDS = {"Shirts": ("Apparel", 0.9), "Caps": ("Accessories", 0.35), "Shoes": ("Footwear", 0.6)}
@@ -96,7 +90,7 @@ def tiny_set(products: list[Row]) -> TrainingSet:
 
 @pytest.fixture(scope="session")
 def tiny_tagger(tiny_set: TrainingSet) -> Trained:
-    return join(tiny_set, TINY, train_text(tiny_set, TINY), train_image(tiny_set, TINY))
+    return threshold(fuse(tiny_set, TINY, train_text(tiny_set, TINY), train_image(tiny_set, TINY)))
 
 
 @pytest.fixture

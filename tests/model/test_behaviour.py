@@ -23,8 +23,8 @@ from tagstream.model.towers.hashed import HashedNgramBag
 from tagstream.model.version import golden
 from tagstream.model.version.load import load
 from tagstream.training.losses import LossConfig
+from tagstream.training.members import pictures_of
 from tagstream.training.objectives import TextObjective
-from tagstream.training.recipe import pictures_of
 
 Tags = dict[str, set[str]]
 

@@ -35,7 +35,10 @@ GROUPS = ("product", "brand")
 BRANDS = ("飞利浦", "三只松鼠", "小米", "Nike", "美的")
 PRODUCTS = ("理发器", "花草茶", "电饭煲", "运动鞋", "水壶")
 SMALL = CharacterConfig(buckets=512, widths=(16, 8, 8, 8, 4), hidden=16, layers=1, dropout=0.1)
-RECIPE = ExtractionRecipe(characters=SMALL, members=2, epochs=6, batch=8, learning_rate=2e-2, average=0.5)
+HOW = ExtractionRecipe().optimisation.model_copy(
+    update={"epochs": 6, "batch_rows": 8, "learning_rate": 2e-2, "average_decay": 0.5}
+)
+RECIPE = ExtractionRecipe(characters=SMALL, members=2, optimisation=HOW)
 
 
 def made_title(rng: random.Random) -> Title:
@@ -48,14 +51,15 @@ def made_title(rng: random.Random) -> Title:
 TITLES = [made_title(random.Random(seed)) for seed in range(120)]
 
 
-def quiet(line: str) -> None:
-    assert line
+def trained_by(**how: float) -> ExtractionRecipe:
+    """`RECIPE`, trained otherwise."""
+    return RECIPE.model_copy(update={"optimisation": HOW.model_copy(update=how)})
 
 
 @pytest.fixture(scope="module")
 def extractor() -> Extractor:
     torch.set_num_threads(1)
-    return train_extractor(TITLES, GROUPS, RECIPE, langs=("zh",), progress=quiet)
+    return train_extractor(TITLES, GROUPS, RECIPE, langs=("zh",))
 
 
 @pytest.fixture(scope="module")
@@ -85,25 +89,23 @@ def test_it_finds_in_new_titles_what_it_has_learnt(extractor: Extractor) -> None
 
 
 def test_the_same_seed_gives_the_same_extractor(extractor: Extractor) -> None:
-    again = train_extractor(TITLES, GROUPS, RECIPE, langs=("zh",), progress=quiet)
+    again = train_extractor(TITLES, GROUPS, RECIPE, langs=("zh",))
     first, second = extractor._network.state_dict(), again._network.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_a_handful_of_titles_and_one_step_are_enough_to_train() -> None:
-    recipe = RECIPE.model_copy(update={"epochs": 1})
-    assert train_extractor(TITLES[:5], GROUPS, recipe, progress=quiet).spans([""]) == [[]]
+    assert train_extractor(TITLES[:5], GROUPS, trained_by(epochs=1)).spans([""]) == [[]]
 
 
 def test_a_group_without_spans_is_refused() -> None:
     with pytest.raises(ValueError, match="colour"):
-        train_extractor(TITLES, (*GROUPS, "colour"), RECIPE, progress=quiet)
+        train_extractor(TITLES, (*GROUPS, "colour"), RECIPE)
 
 
 def test_a_loss_that_is_no_number_ends_the_training() -> None:
-    recipe = RECIPE.model_copy(update={"learning_rate": 1e18})
     with pytest.raises(ValueError, match="lower the learning rate"):
-        train_extractor(TITLES, GROUPS, recipe, progress=quiet)
+        train_extractor(TITLES, GROUPS, trained_by(learning_rate=1e18))
 
 
 def test_near_duplicates_fall_on_one_side_of_the_cut() -> None:
@@ -434,7 +436,7 @@ def test_a_pretrained_encoder_serves_frozen_or_trained_from_the_extractor_s_own_
     recipe = RECIPE.model_copy(update={"pretrained_learning_rate": rate})
     pretrained = Pretrained.read(str(encoder_folder))
     before = [weights.clone() for weights in pretrained.parameters()]
-    trained = train_extractor(TITLES, GROUPS, recipe, pretrained=pretrained, progress=quiet)
+    trained = train_extractor(TITLES, GROUPS, recipe, pretrained=pretrained)
     same = [torch.equal(a, b) for a, b in zip(before, trained._network.pretrained.parameters(), strict=True)]  # type: ignore[union-attr]
     assert all(same) == (rate == 0)
     assert measure(trained, TITLES[:40])["all"]["f1"] > 0.95

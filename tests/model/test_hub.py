@@ -27,7 +27,8 @@ from tagstream.model.version.format import sha256
 from tagstream.model.version.load import load
 from tagstream.text.ngrams import HashedNgrams
 from tagstream.training.loop import Optimisation
-from tagstream.training.recipe import Recipe, TextTraining, join, train_text
+from tagstream.training.members import Recipe, TextTraining, train_text
+from tagstream.training.recipe import fuse, threshold
 from tagstream.training.release import release
 
 REPOSITORY = "hf://shop/tagger"
@@ -39,7 +40,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory, tiny_set: TrainingSet) -> Pa
     tower = HashedNgramBag(ngrams=HashedNgrams(latin_buckets=2**10, han_buckets=2**8), width=8)
     how = Optimisation(epochs=4, batch_rows=64, learning_rate=0.02)
     recipe = Recipe(text=TextTraining(tower=tower, optimisation=how), image=None)
-    trained = join(tiny_set, recipe, train_text(tiny_set, recipe), None)
+    trained = threshold(fuse(tiny_set, recipe, train_text(tiny_set, recipe), None))
     root = tmp_path_factory.mktemp("versions")
     return release(root, tiny_set, trained, datetime(2026, 1, 2, tzinfo=UTC))[0]
 

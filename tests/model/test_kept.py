@@ -18,9 +18,9 @@ from tagstream.dataset.rows import Row
 from tagstream.dataset.training_set import TrainingSet, title_hashes, training_set
 from tagstream.model.tagger import read_stored
 from tagstream.model.version.format import read_manifest
-from tagstream.training.kept import kept_pictures
-from tagstream.training.recipe import Recipe, Trained, join, train_text
-from tagstream.training.release import release
+from tagstream.training.members import Recipe, kept_pictures, train_text
+from tagstream.training.recipe import fuse, threshold
+from tagstream.training.release import Trained, release
 from tests.model.conftest import TINY
 
 NOW = datetime(2026, 11, 26, 3, 0, tzinfo=UTC)
@@ -37,7 +37,7 @@ def test_texts_are_learned_anew_and_the_picture_member_stays_as_it_was(
     new = Row("new", TextFields("A title of today"), products[0].labels)
     data = training_set(products, [new], [], seed=0)
     kept = kept_pictures(version, data, TINY)
-    trained = join(data, TINY, train_text(data, TINY), kept.image_members, kept.taught)
+    trained = threshold(fuse(data, TINY, train_text(data, TINY), kept.image_members, kept.taught))
     folder, metrics = release(tmp_path, data, trained, NOW.replace(hour=4), kept=kept)
 
     old_half, new_half = read_stored(version).image_members, read_stored(folder).image_members

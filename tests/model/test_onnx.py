@@ -25,7 +25,8 @@ from tagstream.model.towers.sequence import Recurrent, TransformerText, WordEmbe
 from tagstream.model.version import golden
 from tagstream.text.ngrams import HashedNgrams
 from tagstream.training.loop import Optimisation
-from tagstream.training.recipe import ImageTraining, Recipe, TextTraining, join, train_image, train_text
+from tagstream.training.members import ImageTraining, Recipe, TextTraining, train_image, train_text
+from tagstream.training.recipe import fuse, threshold
 from tagstream.training.release import release
 
 pytest.importorskip("onnxscript", reason="the onnx extra is not installed")
@@ -52,7 +53,7 @@ def released(tmp_path: Path, small_set: TrainingSet) -> Release:
     def make(recipe: Recipe) -> Path:
         text = train_text(small_set, recipe) if recipe.text else None
         image_members = train_image(small_set, recipe) if recipe.image else None
-        trained = join(small_set, recipe, text, image_members)
+        trained = threshold(fuse(small_set, recipe, text, image_members))
         return release(tmp_path, small_set, trained, datetime(2026, 1, 2, tzinfo=UTC))[0]
 
     return make
@@ -115,7 +116,7 @@ def test_a_graph_of_another_version_is_refused(
     recipe = Recipe(text=TEXT, image=None)
     folder = released(recipe)
     export(folder, tmp_path / "tagger.onnx")
-    trained = join(small_set, recipe, train_text(small_set, recipe), None)
+    trained = threshold(fuse(small_set, recipe, train_text(small_set, recipe), None))
     other, _ = release(tmp_path, small_set, trained, datetime(2026, 1, 3, tzinfo=UTC))
 
     with pytest.raises(IncompatibleModel, match=other.name):

@@ -54,10 +54,11 @@ from tagstream.model.version.load import load
 from tagstream.text.ngrams import HashedNgrams
 from tagstream.training.loop import Optimisation, Step
 from tagstream.training.losses import LossConfig
-from tagstream.training.open_vocabulary import train_open_vocabulary
-from tagstream.training.pretraining import MaskedWords, masked, pretrain
-from tagstream.training.recipe import ImageTraining, Recipe, TextTraining, join, train_image, train_text
+from tagstream.training.members import ImageTraining, Recipe, TextTraining, train_image, train_text
+from tagstream.training.objectives import MaskedWords, masked, pretrain
+from tagstream.training.recipe import fuse, threshold
 from tagstream.training.release import release
+from tests.support.open_vocabulary import train_open_vocabulary
 
 #: Chance is 1/3 for a kind or a colour. Networks without pretrained weights learn the colours first.
 BETTER_THAN_CHANCE = 0.5
@@ -102,7 +103,7 @@ def trained_saved_and_loaded(folder: Path, data: TrainingSet, recipe: Recipe) ->
     text = train_text(data, recipe, device=DEVICE).cpu() if recipe.text else None
     image_members = train_image(data, recipe, device=DEVICE).cpu() if recipe.image else None
     saved, _ = release(
-        folder, data, join(data, recipe, text, image_members), datetime(2026, 1, 2, tzinfo=UTC)
+        folder, data, threshold(fuse(data, recipe, text, image_members)), datetime(2026, 1, 2, tzinfo=UTC)
     )
     tagger = load(saved, device="cpu")
     if DEVICE.type == "cpu":
@@ -229,7 +230,10 @@ def test_a_hugging_face_text_encoder_travels_with_the_version(
     recipe = Recipe(text=text, image=None)
     member = train_text(small_set, recipe)
     saved, _ = release(
-        tmp_path, small_set, join(small_set, recipe, member, None), datetime(2026, 1, 2, tzinfo=UTC)
+        tmp_path,
+        small_set,
+        threshold(fuse(small_set, recipe, member, None)),
+        datetime(2026, 1, 2, tzinfo=UTC),
     )
     source.unlink()
 
@@ -291,7 +295,10 @@ def test_a_hugging_face_vision_encoder_travels_with_the_version(
     recipe = Recipe(text=None, image=image)
     image_members = train_image(small_set, recipe)
     saved, _ = release(
-        tmp_path, small_set, join(small_set, recipe, None, image_members), datetime(2026, 1, 2, tzinfo=UTC)
+        tmp_path,
+        small_set,
+        threshold(fuse(small_set, recipe, None, image_members)),
+        datetime(2026, 1, 2, tzinfo=UTC),
     )
     source.unlink()
 

@@ -22,8 +22,10 @@ from tagstream.model.members import ImageMember, ImageMembers, TextMember
 from tagstream.model.towers.image import EfficientNet
 from tagstream.training.loop import Hooks, Optimisation, TrainingDiverged, fit
 from tagstream.training.losses import HeadLoss, LossConfig, asymmetric
+from tagstream.training.members import Recipe, train_text
 from tagstream.training.objectives import ImageObjective, TextObjective, augment
-from tagstream.training.recipe import Recipe, Trained, retaught, train_text
+from tagstream.training.recipe import retaught
+from tagstream.training.release import Trained
 
 PAIR = Taxonomy(
     taxonomy_version="1",

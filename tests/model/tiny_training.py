@@ -24,10 +24,10 @@ from tagstream.model.members import ImageMember, ImageMembers, JointConfig, Join
 from tagstream.model.towers.base import ImageTower
 from tagstream.model.towers.hashed import HashedNgramBag
 from tagstream.text.ngrams import HashedNgrams
-from tagstream.training.checkpoints import Checkpoints
 from tagstream.training.loop import Hooks, Objective, Optimisation, Share, fit
 from tagstream.training.losses import LossConfig
 from tagstream.training.objectives import ImageObjective, TextObjective
+from tagstream.training.progress import Checkpoints
 
 COLOURS = ("Red", "Blue", "Green")
 COLOUR = Taxonomy(

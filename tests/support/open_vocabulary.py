@@ -21,7 +21,7 @@ from tagstream.core.ports import TextFields
 from tagstream.model.towers import TextTowerConfig
 from tagstream.model.towers.base import Prepared, TextTower
 from tagstream.model.towers.hashed import HashedNgramTower
-from tagstream.training.loop import Optimisation, Step, fit
+from tagstream.training.loop import Optimisation, Step, drawn, fit
 
 FloatArray = npt.NDArray[np.float32]
 _START_TEMPERATURE = 0.1
@@ -88,8 +88,6 @@ def train_open_vocabulary(
 class _NameObjective:
     """A `fit.Objective`: cross-entropy over the names of the known values."""
 
-    weights: npt.NDArray[np.float64] | None = None
-
     def __init__(
         self,
         module: OpenVocabulary,
@@ -107,6 +105,9 @@ class _NameObjective:
 
     def __len__(self) -> int:
         return len(self._truth)
+
+    def order(self, rng: np.random.Generator, batch_rows: int) -> npt.NDArray[np.int64]:
+        return drawn(len(self), rng)
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """The projection starts where it is right for names never met: it learns a tenth as fast."""
