@@ -90,7 +90,7 @@ def test_a_member_of_another_frame_or_none_is_refused(
     larger = TINY.image.model_copy(update={"frame": TINY.image.frame._replace(width=64)})
     with pytest.raises(ValueError, match="not of the recipe's tower, frame"):
         kept_pictures(version, tiny_set, recipe(image=larger))
-    with pytest.raises(ValueError, match="must both have a image member"):
+    with pytest.raises(ValueError, match="must both have an image member"):
         kept_pictures(version, tiny_set, recipe(image=None))
 
 
