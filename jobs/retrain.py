@@ -15,6 +15,7 @@ ends with the bytes of an unbroken run. A member that the data cannot teach is l
 
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 from typing import Annotated
@@ -62,6 +63,8 @@ def main(
             code_revision=_code_revision(),
         )
         logged = MlflowRun.start(mlflow, run_name, vars(order)) if mlflow else None
+        # A report waits until Ray Train took the one before, by default every 2 s. An epoch may be shorter.
+        os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
         ray.init(ignore_reinit_error=True)
         folder = retrain(order, workers, use_gpu, logged)
     except (ValueError, OSError, TagstreamError) as error:

@@ -105,6 +105,7 @@ class SpanObjective:
         return by_length(self._lengths, rng, batch_rows)
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
+        """The encoder below has a learning rate of its own, or none at all."""
         own = [p for name, p in self._network.named_parameters() if not name.startswith("pretrained.")]
         groups = [{"params": own, "lr": learning_rate}]
         encoder, rate = self._network.pretrained, self._recipe.pretrained_learning_rate
@@ -117,6 +118,7 @@ class SpanObjective:
         return groups
 
     def loss(self, model: nn.Module, step: Step) -> Tensor:
+        """Nats a character, the mean over networks and titles."""
         keep = (torch.rand(len(step.rows)) >= self._recipe.hidden_marks).float()
         emissions = model([self._titles[row] for row in step.rows], keep)
         classes = nn.utils.rnn.pad_sequence(

@@ -70,6 +70,7 @@ class TextObjective:
         ]
 
     def loss(self, model: nn.Module, step: Step) -> Tensor:
+        """In nats, as `HeadLoss`, and the plain L2 term."""
         batch = self._prepared.take(step.rows).noised(self._feature_dropout, step.rng)
         logits = model(batch, self._mentions[step.rows])
         heads = (self._member.heads.weight, self._member.silent_heads.weight)
@@ -127,6 +128,7 @@ class ImageObjective:
         return groups
 
     def loss(self, model: nn.Module, step: Step) -> Tensor:
+        """In nats, as `HeadLoss`: the image member's, and the joint member's where there is one."""
         if self._freeze_statistics:
             freeze_statistics(self._image_members)
         device = next(self._image_members.parameters()).device

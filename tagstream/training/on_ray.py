@@ -31,8 +31,6 @@ def retrain(order: Order, workers: int, use_gpu: bool, mlflow: MlflowRun | None 
             more; the message says why.
         OSError, TagstreamError: a file cannot be read or written.
     """
-    # A report waits until Ray Train has taken the one before, by default every 2 s: an epoch may be shorter.
-    os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
     callbacks: Any = [mlflow] if mlflow else None
     with tempfile.TemporaryDirectory(prefix="tagstream-train-") as storage:
         # The type of `ray.train` is that of its first version, which 2.60 no longer runs.

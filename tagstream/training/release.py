@@ -61,34 +61,10 @@ def release(
     Raises:
         OSError: the folder is there already, or the recipe's `provenance` cannot be read.
     """
-    provenance = UNDESCRIBED
-    if trained.recipe.provenance is not None:
-        provenance = trained.recipe.provenance.read_text(encoding="utf-8")
     model_version = f"fused-{created:%Y%m%d-%H%M}-{data.dataset_id()[:6]}"
     stored = stored_of(trained)
     metrics = _measure(stored, model_version, data, trained.recipe)
-    facts = {
-        "model_version": model_version,
-        "values": trained.taxonomy.size,
-        "groups": len(trained.taxonomy.groups),
-        "english": _listed(trained, "en"),
-        "chinese": _listed(trained, "zh"),
-        "dataset_id": data.dataset_id(),
-        "products": len(data.products.train),
-        "extra": len(data.extra),
-        "zh": len(data.zh.train),
-        "pictures": len(data.with_pictures) if trained.members.image_members else 0,
-        "parts": " and ".join(_parts(trained)),
-        "kept": f" The image member is the one of `{kept.model_version}`." if kept else "",
-        "provenance": provenance.strip(),
-        "left_out": data.left_out,
-        "seed": trained.recipe.seed,
-        "train": len(data.products.train),
-        "validation": len(data.products.validation),
-        "after_fusion": ", and for the text member once these were fitted" if trained.is_retaught else "",
-        "test": len(data.products.test),
-        "spec": metrics["spec_hash"],
-    }
+    facts = _facts(data, trained, kept) | {"model_version": model_version, "spec": metrics["spec_hash"]}
     titles = title_hashes(data.titles_trained_on)
     if kept is not None:
         titles = np.union1d(titles, kept.training_titles)
@@ -108,6 +84,33 @@ def release(
         code_revision=code_revision,
     )
     return folder, metrics
+
+
+def _facts(data: TrainingSet, trained: Trained, kept: KeptPictures | None) -> dict[str, Any]:
+    """What the card says of the data and of the parts."""
+    provenance = UNDESCRIBED
+    if trained.recipe.provenance is not None:
+        provenance = trained.recipe.provenance.read_text(encoding="utf-8")
+    return {
+        "values": trained.taxonomy.size,
+        "groups": len(trained.taxonomy.groups),
+        "english": _listed(trained, "en"),
+        "chinese": _listed(trained, "zh"),
+        "dataset_id": data.dataset_id(),
+        "products": len(data.products.train),
+        "extra": len(data.extra),
+        "zh": len(data.zh.train),
+        "pictures": len(data.with_pictures) if trained.members.image_members else 0,
+        "parts": " and ".join(_parts(trained)),
+        "kept": f" The image member is the one of `{kept.model_version}`." if kept else "",
+        "provenance": provenance.strip(),
+        "left_out": data.left_out,
+        "seed": trained.recipe.seed,
+        "train": len(data.products.train),
+        "validation": len(data.products.validation),
+        "after_fusion": ", and for the text member once these were fitted" if trained.is_retaught else "",
+        "test": len(data.products.test),
+    }
 
 
 def stored_of(trained: Trained) -> Stored:
@@ -161,6 +164,7 @@ def write_training_report(
 
 
 def trained_members(stored: Stored) -> tuple[str, ...]:
+    """The names of the members that a version has."""
     return tuple(
         name
         for name, member in (("text", stored.text), ("image", stored.image_members))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -477,8 +478,12 @@ def test_a_generator_that_computes_differently_than_when_it_was_saved_is_refused
     fitted: Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = saved(fitted, tmp_path / "g1")
-    read = Pieces.texts
-    monkeypatch.setattr(Pieces, "texts", lambda *given: [ids[::-1] for ids in read(*given)])
+    read, size = Pieces.texts, fitted.pieces.size
+
+    def others(*given: Any) -> list[list[int]]:
+        return [[(piece + 7) % size for piece in ids] for ids in read(*given)]
+
+    monkeypatch.setattr(Pieces, "texts", others)
     with pytest.raises(IncompatibleModel, match="scores differ"):
         load(folder)
 

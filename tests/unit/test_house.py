@@ -43,7 +43,7 @@ NOT_YET: tuple[str, ...] = (
         "tagstream/cli",
     ),
     *("tagstream/core", "tagstream/dataset", "tagstream/evaluation", "tagstream/local", "tagstream/model"),
-    *("tagstream/ops", "tagstream/stream", "tagstream/taxonomy", "tagstream/training"),
+    *("tagstream/ops", "tagstream/stream", "tagstream/taxonomy"),
 )
 
 
