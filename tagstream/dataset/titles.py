@@ -7,12 +7,12 @@ Offsets count characters (code points), `end` is exclusive. Labels become groups
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tagstream.dataset.split import normalised_title, part_of
+from tagstream.dataset.table import read_table
 
 #: Labels of the Chinese e-commerce set (Ding et al., ACL 2019) → groups of tags.
 GROUP_OF_LABEL: Mapping[str, str] = {
@@ -45,19 +45,18 @@ def read_titles(path: Path, groups: Mapping[str, str] = GROUP_OF_LABEL) -> list[
         ValueError: a line is not such an object, or its spans overlap or leave the text.
     """
     titles = []
-    with path.open(encoding="utf-8") as lines:
-        for number, line in enumerate(lines, 1):
-            try:
-                raw = json.loads(line)
-                found = [
-                    Labelled(entity["start"], entity["end"], groups[entity["label"]])
-                    for entity in raw["entities"]
-                    if entity["label"] in groups
-                ]
-                titles.append(Title(raw["text"], tuple(sorted(found))))
-                _check(titles[-1])
-            except (KeyError, TypeError, ValueError) as error:
-                raise ValueError(f"{path}, line {number}: {error!r}") from error
+    for line in read_table(path).lines():
+        raw: Any = line.cells
+        try:
+            found = [
+                Labelled(entity["start"], entity["end"], groups[entity["label"]])
+                for entity in raw["entities"]
+                if entity["label"] in groups
+            ]
+            titles.append(Title(raw["text"], tuple(sorted(found))))
+            _check(titles[-1])
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: line {line.number} is no labelled title: {error!r}") from error
     if not titles:
         raise ValueError(f"{path}: holds no titles")
     return titles

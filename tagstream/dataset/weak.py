@@ -18,13 +18,12 @@ Of 40 titles read by a person 38 brands were right, of 39 labelled products all,
 
 from __future__ import annotations
 
-import csv
-import gzip
 import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from tagstream.dataset.table import read_table
 from tagstream.dataset.titles import Labelled, Title
 
 _WORD = re.compile(r"\S+")
@@ -41,20 +40,19 @@ class _Word(NamedTuple):
 
 
 def read_weakly_labelled(path: Path) -> list[Title]:
-    """The titles of a .csv or .csv.gz file with the columns title, articleType and, if it has it, baseColour.
+    """The titles of a file with the columns title, articleType and, if it has it, baseColour.
 
     Raises:
         ValueError: a column is missing, or no title could be labelled.
     """
-    open_file = gzip.open if path.suffix == ".gz" else open
-    with open_file(path, "rt", encoding="utf-8", newline="") as file:
-        reader = csv.DictReader(file)
-        if not {"title", "articleType"} <= set(reader.fieldnames or ()):
-            raise ValueError(f"{path}: needs the columns title and articleType, has {reader.fieldnames}")
-        lines = [
-            (line["title"] or "", line["articleType"] or "", line.get("baseColour") or "") for line in reader
-        ]
-    titles = weak_labels([line[:2] for line in lines], {colour for _, _, colour in lines})
+    table = read_table(path)
+    if not {"title", "articleType"} <= set(table.columns):
+        raise ValueError(f"{path}: needs the columns title and articleType, has {', '.join(table.columns)}")
+    lines = list(table.lines())
+    titles = weak_labels(
+        [(line.text("title"), line.text("articleType")) for line in lines],
+        {line.text("baseColour") for line in lines},
+    )
     if not titles:
         raise ValueError(f"{path}: no title could be labelled")
     return titles
