@@ -7,10 +7,11 @@ they are replaced (rename, merge) or retired.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -19,8 +20,10 @@ from rich.text import Text
 
 from tagstream.core.errors import BadSettings
 from tagstream.core.taxonomy import Group, Taxonomy, Value
-from tagstream.dataset.columns import ALIASES, NO_COLUMN, Columns
+from tagstream.dataset.columns import ALIASES, NO_COLUMN, Columns, columns_of
+from tagstream.dataset.description import FILE_NAME, DataFile, Dataset, read_dataset, write_dataset
 from tagstream.dataset.induce import Finding, induce
+from tagstream.dataset.table import read_table
 from tagstream.taxonomy import edit
 from tagstream.taxonomy.files import read_taxonomy, write_taxonomy
 from tagstream.taxonomy.shopify import import_shopify
@@ -47,7 +50,7 @@ Role = Annotated[str | None, typer.Option(help="Its column; none: there is none.
 @app.command()
 def init(
     file: File,
-    data: Annotated[Path, typer.Option(help="A products file (.csv, .jsonl, .parquet) or its folder.")],
+    data: Annotated[Path, typer.Option(help="A products file, its folder, or a dataset.toml.")],
     labels: Annotated[str | None, typer.Option(help="Comma-separated columns that are labels.")] = None,
     id_column: Annotated[str | None, typer.Option("--id", help="Its column; none: there is none.")] = None,
     title: Role = None,
@@ -60,17 +63,11 @@ def init(
     min_rows: Annotated[int, typer.Option(min=1, help="Rows that a value needs.")] = 10,
     overwrite: Overwrite = False,
 ) -> None:
-    """Make one from labelled products; says of every column what it is taken for, and why."""
-    columns = Columns(
-        id=id_column,
-        title=title,
-        description=description,
-        brand=brand,
-        image=image,
-        labels=tuple(name.strip() for name in labels.split(",")) if labels else None,
-        separators=separators,
-    )
-    taxonomy, findings = induce(data, columns, min_rows)
+    """Make one from labelled products, and a dataset.toml beside it; print what each column is, and why."""
+    columns = columns_of(id_column, title, description, brand, image, labels, separators)
+    dataset = _read(data, columns)
+    products = dataset.products[0]
+    taxonomy, findings = induce(products.path, products.columns, min_rows)
     _write_new(file, taxonomy, overwrite)
     _print_findings(findings)
     used = {finding.role for finding in findings}
@@ -78,6 +75,7 @@ def init(
         flags = " ".join(f"--{role} {NO_COLUMN}" for role in without)
         console.print(f"without {' and '.join(without)}: train with {flags}", highlight=False)
     _tell(file, taxonomy)
+    _describe(file, dataset, findings)
 
 
 @app.command()
@@ -193,6 +191,42 @@ def import_shopify_command(
     taxonomy = import_shopify(folder, categories=categories or (), attributes=attributes or (), levels=levels)
     _write_new(file, taxonomy, overwrite)
     _tell(file, taxonomy)
+
+
+def _read(data: Path, columns: Columns) -> Dataset:
+    """A data set with one products file. Raises BadSettings."""
+    try:
+        dataset = read_dataset(data, columns)
+    except ValueError as error:
+        raise BadSettings(str(error)) from error
+    if len(dataset.products) > 1:
+        raise BadSettings(f"{data} has {len(dataset.products)} products files: name one of them")
+    return dataset
+
+
+def _describe(taxonomy: Path, dataset: Dataset, findings: Sequence[Finding]) -> None:
+    """Write a dataset.toml with the columns that were found, unless one is there already."""
+    path = taxonomy.parent / FILE_NAME
+    if path.exists():
+        console.print(f"{path} is there already: it stays as it is", soft_wrap=True, highlight=False)
+        return
+    found = {finding.role: finding.column for finding in findings if finding.role in ALIASES}
+    files = tuple(replace(file, columns=_columns_in(file, found)) for file in dataset.files)
+    write_dataset(path, Dataset(files, taxonomy))
+    console.print(f"{path}: what --data takes instead of options", soft_wrap=True, highlight=False)
+
+
+def _columns_in(file: DataFile, found: Mapping[str, str]) -> Columns:
+    """The columns as they are found in the file; those that were judged useless are "none"."""
+    header = read_table(file.path).columns
+    by_name = file.columns.found_in(header)
+    roles: dict[str, Any] = {}
+    for role in ALIASES:
+        if found.get(role) in header and getattr(file.columns, role) is None:
+            roles[role] = found[role]
+        elif role not in found and getattr(by_name, role) != NO_COLUMN:
+            roles[role] = NO_COLUMN
+    return replace(file.columns.changed_by(Columns(**roles)), labels=None)
 
 
 def _write_new(file: Path, taxonomy: Taxonomy, overwrite: bool) -> None:

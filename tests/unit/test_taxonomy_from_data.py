@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from tagstream.cli.taxonomy import app
 from tagstream.core.errors import BadSettings
 from tagstream.dataset.columns import Columns
+from tagstream.dataset.description import read_dataset
 from tagstream.dataset.induce import induce
 from tagstream.dataset.rows import read_products
 from tagstream.taxonomy.files import read_taxonomy
@@ -134,3 +135,34 @@ def test_init_writes_a_file_once_and_says_what_it_chose(photos: Path, tmp_path: 
     assert "is there already" in str(again.exception)
     assert CliRunner().invoke(app, [*command, "--overwrite", "--labels", "coarse"]).exit_code == 0
     assert [group.name for group in read_taxonomy(made).groups] == ["coarse"]
+
+
+def test_init_describes_the_data_beside_the_taxonomy(marketplace: Path, tmp_path: Path) -> None:
+    write(tmp_path / "titles.csv", ["uniq_id", "product_name", "kind"], [["sku-x", "Acme cup", "Mugs"]])
+    data = marketplace.rename(tmp_path / "products.csv")
+    made = tmp_path / "made"
+    made.mkdir()
+    command = ["init", str(made / "shop.yaml"), "--data", str(tmp_path), "--separators", "|"]
+    assert "dataset.toml: what --data takes" in CliRunner(env={"COLUMNS": "200"}).invoke(app, command).output
+    dataset = read_dataset(made)
+    assert dataset.taxonomy == made / "shop.yaml"
+    products, titles = dataset.files
+    assert products.path.samefile(data)
+    assert products.columns == Columns(id="uniq_id", title="product_name", separators="|")
+    assert titles.columns == Columns(id="uniq_id", title="product_name", image="none", separators="|")
+    taxonomy = read_taxonomy(dataset.taxonomy)
+    rows = read_products(made, taxonomy=taxonomy, unknown="keep")
+    assert {group for row in rows for group in row.labels} == {"section", "kind", "colour", "occasion"}
+    written = (made / "dataset.toml").read_text()
+    again = CliRunner(env={"COLUMNS": "200"}).invoke(app, [*command, "--overwrite"])
+    assert "dataset.toml is there already" in again.output
+    assert (made / "dataset.toml").read_text() == written
+
+
+def test_the_description_leaves_out_texts_that_name_the_class(photos: Path, tmp_path: Path) -> None:
+    assert CliRunner().invoke(app, ["init", str(tmp_path / "t.json"), "--data", str(photos)]).exit_code == 0
+    [file] = read_dataset(tmp_path).files
+    assert file.columns == Columns(id="id", title="none", description="none", image="image")
+    assert {row.text.title for row in read_products(tmp_path)} == {""}
+    described = CliRunner().invoke(app, ["init", str(tmp_path / "u.json"), "--data", str(tmp_path)])
+    assert described.exit_code == 0, "a described data set is read as described"
