@@ -23,6 +23,8 @@ ROOM_MAX_SHARE = 0.25
 FILE_MAX_LINES = 450
 FUNCTION_MAX_LINES = 60
 JOB_MAX_LINES = 120
+PAGE_MAX_LINES = {"README.md": 200, "infra/notes/guarantee.md": 100}
+ENTRY_MAX_LINES = 5
 
 #: Rooms in which every public function has a docstring.
 DESCRIBED = ("core", "stream", "adapters", "model", "training")
@@ -292,6 +294,19 @@ def dead_links(page: str, markdown: str, exists: Callable[[str], bool]) -> list[
     return [f"{page} names {name}, which is not there" for name in sorted(named) if not exists(name)]
 
 
+def long_pages(pages: Mapping[str, str]) -> list[str]:
+    """Pages over their limit of lines, and entries of the log over theirs."""
+    found = []
+    for page, limit in PAGE_MAX_LINES.items():
+        if (count := len(pages[page].splitlines())) > limit:
+            found.append(f"{page}: {count} lines, {limit} allowed")
+    for entry in pages["infra/notes/log.md"].split("\n## ")[1:]:
+        title, *body = entry.strip().splitlines()
+        if len(body) > ENTRY_MAX_LINES:
+            found.append(f"infra/notes/log.md: {title}: {len(body)} lines, {ENTRY_MAX_LINES} allowed")
+    return found
+
+
 # The house as it is
 
 
@@ -351,6 +366,11 @@ def test_what_the_pages_name_is_there() -> None:
             page.relative_to(ROOT).as_posix(), page.read_text(), lambda name: (ROOT / name).exists()
         )
         assert_none(found)
+
+
+def test_pages_are_short_and_the_log_s_entries_too() -> None:
+    pages = (*PAGE_MAX_LINES, "infra/notes/log.md")
+    assert_none(long_pages({page: (ROOT / page).read_text() for page in pages}))
 
 
 def test_every_exception_is_still_there(sources: Sources) -> None:
@@ -478,3 +498,11 @@ def test_a_page_that_names_what_is_not_there_is_found() -> None:
     there = {"infra/notes/model.md", "README.md", "tests/a.py"}
     assert dead_links("infra/notes/x.md", page, there.__contains__) == []
     assert len(dead_links("infra/notes/x.md", page, {"README.md"}.__contains__)) == 2
+
+
+def test_a_page_or_an_entry_that_is_too_long_is_found() -> None:
+    pages = {"README.md": "a\n" * 200, "infra/notes/guarantee.md": "a\n" * 100}
+    log = "# Log\n\n## Today\n" + "a\n" * 5
+    assert long_pages(pages | {"infra/notes/log.md": log + "\n## Before\na\n"}) == []
+    longer = {page: text + "a\n" for page, text in pages.items()}
+    assert len(long_pages(longer | {"infra/notes/log.md": log + "a\n"})) == 3
