@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Literal
 from uuid import uuid4
 
@@ -20,9 +18,7 @@ from tagstream.adapters.kafka.topics import TopicAdmin, TopicPlan
 from tagstream.adapters.memory import MemoryBroker, MemoryPublisher, MemorySource, MemoryStore
 from tagstream.adapters.redis.store import RedisStore
 from tagstream.core.ports import KafkaAddress, Publisher, Record, Source, TagStore, TopicPartition
-
-sys.path.insert(0, str(Path(__file__).parent))
-from ledger import KafkaLedger
+from tests.support.ledger import KafkaLedger
 
 PARTITIONS = 2
 #: The embedded broker lets a joining consumer wait for half of it. Apache Kafka takes no less than 6000.

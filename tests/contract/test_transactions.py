@@ -11,7 +11,6 @@ from uuid import uuid4
 
 import confluent_kafka as ck
 import pytest
-from ledger import KafkaLedger, Ledger, Listener, MemoryLedger, Otherwise, insist, until, written
 
 from tagstream.adapters.kafka import topics
 from tagstream.adapters.kafka.source import KafkaSource
@@ -19,6 +18,16 @@ from tagstream.adapters.kafka.visibility import hides_aborted_records
 from tagstream.adapters.local.embedded import EmbeddedBroker
 from tagstream.core.errors import TransactionAborted, Unavailable
 from tagstream.core.ports import KafkaAddress, OutRecord
+from tests.support.ledger import (
+    KafkaLedger,
+    Ledger,
+    Listener,
+    MemoryLedger,
+    Otherwise,
+    insist,
+    until,
+    written,
+)
 
 
 @pytest.fixture(params=["memory", "kafka"])

@@ -9,11 +9,19 @@ from uuid import uuid4
 import confluent_kafka as ck
 import pytest
 from confluent_kafka.admin import AdminClient  # type: ignore[attr-defined]
-from ledger import KafkaLedger, Listener, Otherwise, insist, poll_through_trouble, until, written
 
 from tagstream.adapters.kafka.transactions import KafkaTransactions
 from tagstream.core.errors import TransactionAborted
 from tagstream.core.ports import OutRecord, Source, TopicPartition, Transactions
+from tests.support.ledger import (
+    KafkaLedger,
+    Listener,
+    Otherwise,
+    insist,
+    poll_through_trouble,
+    until,
+    written,
+)
 
 
 def leave_unmarked(of: Transactions) -> None:

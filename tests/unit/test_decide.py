@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from stage import TAXONOMY as STAGE_TAXONOMY
-from stage import Stage, event
 
 from tagstream.adapters.memory import MemoryTagger
 from tagstream.core.decide import Decider
@@ -19,6 +13,8 @@ from tagstream.core.events import Tag
 from tagstream.core.ports import MicroBatch, Scores, Span, TextFields
 from tagstream.core.rules import Rules
 from tagstream.core.taxonomy import Taxonomy
+from tests.support.stage import TAXONOMY as STAGE_TAXONOMY
+from tests.support.stage import Stage, event
 
 TAXONOMY = Taxonomy.model_validate(
     {

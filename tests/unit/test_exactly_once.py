@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import random
-import sys
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-sys.path.insert(0, str(Path(__file__).parent))
-from stage import LIMITS, Stage, event, headers
-
 from tagstream.adapters.memory import After, MemorySource, MemoryTransactions
 from tagstream.core.errors import StartOver, TransactionAborted, Unavailable
 from tagstream.core.ports import OutRecord, TopicPartition
 from tagstream.stream.offsets import OffsetTracker
+from tests.support.stage import LIMITS, Stage, event, headers
 
 SIZES_AND_PRODUCTS = st.lists(st.tuples(st.integers(1, 30), st.integers(0, 3)), max_size=12)
 

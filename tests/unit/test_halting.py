@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from stage import LIMITS, Stage, event, headers
 
 from tagstream.adapters.memory import MemorySource
 from tagstream.core.errors import TooManyDeadLetters, Unavailable
 from tagstream.stream.halting import DeadLetterGuard, DeadLetterLimits
+from tests.support.stage import LIMITS, Stage, event, headers
 
 STRICT = replace(LIMITS, dead_letters=DeadLetterLimits(max_run=5, max_ratio=0.5, window=20))
 

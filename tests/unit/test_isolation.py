@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from stage import Stage, event, headers
-
 from tagstream.core.errors import ReplicaDied
+from tests.support.stage import Stage, event, headers
 
 
 def test_an_event_that_kills_replicas_is_isolated_after_two_deaths() -> None:

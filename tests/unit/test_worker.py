@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from stage import LIMITS, Stage, deletion, event, headers
 
 from tagstream.adapters.memory import After, MemorySource
 from tagstream.core.errors import StoreNotInitialised, TaggingFailed, Unavailable
 from tagstream.core.metrics import Metric
+from tests.support.stage import LIMITS, Stage, deletion, event, headers
 
 
 def test_an_event_is_stored_published_and_then_committed() -> None:

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from stage import Stage, event, headers
 
 from tagstream.adapters.memory import After
 from tagstream.core.errors import InvalidEvent, Unavailable
 from tagstream.core.ports import MicroBatch, Record, Scores, Span
 from tagstream.stream.outgoing import dead_letter
+from tests.support.stage import Stage, event, headers
 
 
 def test_a_superseded_event_is_tagged_after_all_when_its_successor_is_a_dead_letter() -> None:

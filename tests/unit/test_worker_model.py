@@ -12,12 +12,10 @@ TAGSTREAM_TEST_SHRINK=no takes the first counterexample as it is.
 from __future__ import annotations
 
 import os
-import sys
 import zlib
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,8 +23,13 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-sys.path.insert(0, str(Path(__file__).parent))
-from interleaving import (
+from tagstream.adapters.memory import After, MemorySource, MemoryTransactions
+from tagstream.core.decide import Decider
+from tagstream.core.errors import Overloaded, ReplicaDied, TransactionAborted, Unavailable
+from tagstream.core.ports import OutRecord, Record, TextFields, TopicPartition
+from tagstream.stream.halting import DeadLetterLimits
+from tagstream.stream.worker import Worker
+from tests.support.interleaving import (
     Paused,
     PausedExecutor,
     PausingClock,
@@ -35,14 +38,7 @@ from interleaving import (
     PausingTagger,
     Returned,
 )
-from stage import LIMITS, TAXONOMY, TOPICS, Stage, deletion, event, headers
-
-from tagstream.adapters.memory import After, MemorySource, MemoryTransactions
-from tagstream.core.decide import Decider
-from tagstream.core.errors import Overloaded, ReplicaDied, TransactionAborted, Unavailable
-from tagstream.core.ports import OutRecord, Record, TextFields, TopicPartition
-from tagstream.stream.halting import DeadLetterLimits
-from tagstream.stream.worker import Worker
+from tests.support.stage import LIMITS, TAXONOMY, TOPICS, Stage, deletion, event, headers
 
 EXAMPLES = os.environ.get("TAGSTREAM_TEST_EXAMPLES")
 STEPS = int(os.environ.get("TAGSTREAM_TEST_STEPS", "40"))

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import json
 import random
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
-from stage import LIMITS, Stage, event, headers
 
 from tagstream.adapters.memory import MemorySource
 from tagstream.core.errors import Unavailable
 from tagstream.core.ports import OutRecord, Record
 from tagstream.stream.batching import MicroBatchLimits
 from tagstream.stream.halting import DeadLetterLimits
+from tests.support.stage import LIMITS, Stage, event, headers
 
 
 def test_a_clean_revoke_finishes_what_is_in_flight_and_what_lies_before_it_and_drops_the_rest() -> None:
