@@ -80,7 +80,7 @@ def main(
     figures = measure(load_extractor(out), measured)
     print(f"exact span F1 on {len(measured)} titles that were not trained on")
     for group, of in figures.items():
-        print(f"  {group:<8} {json.dumps({name: round(value, 4) for name, value in of.items()})}")
+        print(f"  {group:<8} {json.dumps({name: round(value, 4) for name, value in of.to_json().items()})}")
 
 
 def _read(path: Path) -> list[Title]:

@@ -1,50 +1,125 @@
-"""How good a tagger is on labelled rows: right, sure of it for good reason, and how far that can be trusted.
+"""Figures of a tagger on labelled rows, and how they are made of its scores.
 
-A single-choice group is judged by its highest score, without abstention. Rows whose label is outside
-the class list stay in as possible false positives; rows without a label are left out; classes without
-a test row are left out of the mean. Free tags are judged by micro-F1 of what is above its threshold, over
-the rows in which the group is labelled.
+A single-choice group is judged by its highest score, without abstention; free tags by micro-F1 of what
+reaches its threshold. Rows without a label of a group are left out of it. Rows whose label is outside the
+class list stay in as possible false positives. Classes without a test row are left out of the mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import MISSING, dataclass, fields
+from functools import partial
 from typing import Any, Literal, Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from tagstream.core.events import ImageUse
 from tagstream.core.ports import MicroBatch, TextFields
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.dataset.rows import Row
 from tagstream.dataset.targets import FloatArray
-from tagstream.evaluation.measures import (
-    Judged,
-    accuracy_of,
-    average_precision,
-    bin_of,
-    calibration_of,
-    coverage_of,
-    judge,
-    macro_f1_of,
-    micro_f1_of,
-    perfect_calibration,
-    value_f1,
-)
+from tagstream.evaluation import measures
+from tagstream.evaluation.measures import Judged
 from tagstream.text.masking import LabelWords
 
 Modalities = Literal["both", "text", "image"]
+#: Group → value → training rows.
 Counts = Mapping[str, Mapping[str, int]]
+#: Group → the values that macro-F1 is the mean over. A group without a list is measured over all its values.
+Classes = Mapping[str, Sequence[str]]
+Json = Mapping[str, "Json"] | Sequence["Json"] | str | float | None
+
 ROWS_A_BATCH = 64
-#: A value with up to so many training rows is scarce; with more than `MID_MAX_ROWS` it is a head value.
-SCARCE_MIN_ROWS, SCARCE_MAX_ROWS, MID_MAX_ROWS = 10, 30, 300
+#: Part → fewest and most training rows of its values.
+PARTS: Mapping[str, tuple[int, float]] = {
+    "scarce": (10, 30),
+    "mid": (31, 300),
+    "head": (301, math.inf),
+    "rest": (31, math.inf),
+}
 
 
 class Scorer(Protocol):
+    """A tagger, as far as it is measured."""
+
     taxonomy: Taxonomy
 
     def score(self, batch: MicroBatch) -> tuple[FloatArray, list[ImageUse]]: ...
+
+
+@dataclass(frozen=True)
+class ToJson:
+    """Figures whose JSON has a name a field."""
+
+    def to_json(self) -> dict[str, Json]:
+        """NaN stays NaN. A field whose default is None is left out while it is None."""
+        of_fields = ((field, getattr(self, field.name)) for field in fields(self))
+        return {f.name: _json(of) for f, of in of_fields if of is not None or f.default is MISSING}
+
+
+def _json(of: Any) -> Json:
+    if isinstance(of, ToJson):
+        return of.to_json()
+    if isinstance(of, Mapping):
+        return {name: _json(inner) for name, inner in of.items()}
+    return [_json(inner) for inner in of] if isinstance(of, list | tuple) else of
+
+
+@dataclass(frozen=True, kw_only=True)
+class GroupFigures(ToJson):
+    """Figures of one group; NaN where they are undefined, None where they are of the other kind of group.
+
+    `ece_floor`: the calibration error that perfect confidence shows on as many rows.
+    """
+
+    rows: int
+    accuracy: float | None = None
+    micro_f1: float | None = None
+    micro_f1_listed: float | None = None
+    macro_f1: float
+    ece: float
+    ece_floor: float
+    ece_excess: float
+    coverage_at_90: float | None = None
+
+
+@dataclass(frozen=True)
+class Figures(ToJson):
+    """Figures of each group that the taxonomy and some row know, and means over single-choice groups."""
+
+    rows: int
+    groups: Mapping[str, GroupFigures]
+    mean_accuracy: float | None
+    mean_macro_f1: float | None
+    mean_ece: float | None
+    mean_ece_excess: float | None
+    mean_coverage_at_90: float | None
+
+
+@dataclass(frozen=True)
+class ValueFigures(ToJson):
+    """Figures of one value: test rows that have it and rows that it was given to (`said`).
+
+    `precision` is None where it was never given; the others where no row has it.
+    """
+
+    rows: int
+    said: int
+    precision: float | None
+    recall: float | None
+    f1: float | None
+    average_precision: float | None
+    training_rows: int
+
+
+@dataclass(frozen=True)
+class PartFigures(ToJson):
+    """Values with about as many training rows: how many have a test row, and their mean F1."""
+
+    values: int
+    macro_f1: float | None
 
 
 def score_rows(
@@ -72,129 +147,90 @@ def scores_and_uses(
 
 
 def judged_groups(
-    scores: FloatArray, rows: Sequence[Row], taxonomy: Taxonomy, classes: Mapping[str, Sequence[str]]
+    scores: FloatArray, rows: Sequence[Row], taxonomy: Taxonomy, classes: Classes
 ) -> list[Judged]:
-    """Each group that both the taxonomy and some row know. `classes`: as for `report`."""
-    found = (
-        judge(
-            scores[:, taxonomy.slices[group.name]],
-            [row.labels.get(group.name, ()) for row in rows],
-            group,
-            classes.get(group.name),
-        )
-        for group in taxonomy.groups
-    )
+    """Each group that both the taxonomy and some row know."""
+    found = []
+    for group in taxonomy.groups:
+        labels = [row.labels.get(group.name, ()) for row in rows]
+        of_group = scores[:, taxonomy.slices[group.name]]
+        found.append(measures.judge(of_group, labels, group, classes.get(group.name)))
     return [judged for judged in found if len(judged.places)]
 
 
-def report(
-    scores: FloatArray, rows: Sequence[Row], taxonomy: Taxonomy, classes: Mapping[str, Sequence[str]]
-) -> dict[str, Any]:
-    """Figures of each group that both the taxonomy and some row know; means over single-choice groups.
-
-    `classes`: the class list of each group; groups without one are measured over the taxonomy's values.
-    """
-    groups = {
-        judged.group.name: group_figures(judged) for judged in judged_groups(scores, rows, taxonomy, classes)
-    }
-    return {"rows": len(rows), "groups": groups, **means_of(groups)}
+def report(scores: FloatArray, rows: Sequence[Row], taxonomy: Taxonomy, classes: Classes) -> Figures:
+    """The figures of `scores`, (rows, taxonomy.size)."""
+    return figures_of(judged_groups(scores, rows, taxonomy, classes), len(rows))
 
 
-def group_figures(judged: Judged) -> dict[str, Any]:
-    """`ece_floor`: what perfect calibration would show on that many rows; `ece_excess`: what is above it."""
-    all_rows = np.ones((1, len(judged.places)))
-    ece, floor = float(calibration_of(judged, all_rows)[0]), perfect_calibration(judged.confidence)
-    calibration = {"ece": ece, "ece_floor": floor, "ece_excess": ece - floor}
-    if not judged.single:
-        return {
-            "rows": len(judged.places),
-            "micro_f1": float(micro_f1_of(judged, all_rows)[0]),
-            "micro_f1_listed": float(micro_f1_of(judged, all_rows, listed_only=True)[0]),
-            "macro_f1": float(macro_f1_of(judged, all_rows)[0]),
-            **calibration,
-        }
+def figures_of(judged: Sequence[Judged], rows: int) -> Figures:
+    """`rows`: how many there are, with those that have no label."""
+    groups = {one.group.name: _of_group(one) for one in judged}
+    single = [of for of in groups.values() if of.accuracy is not None]
+    names = ("accuracy", "macro_f1", "ece", "ece_excess", "coverage_at_90")
+    return Figures(rows, groups, *(mean_of(single, name) if single else None for name in names))
+
+
+def mean_of(groups: Sequence[GroupFigures], measure: str) -> float:
+    return float(np.mean([getattr(of, measure) for of in groups]))
+
+
+def _of_group(judged: Judged) -> GroupFigures:
+    every_row, single = np.ones((1, len(judged.places))), judged.single
+
+    def figure(measure: Callable[[Judged, measures.Floats], measures.Floats]) -> float:
+        return float(measure(judged, every_row)[0])
+
+    ece, floor = figure(measures.calibration_of), measures.perfect_calibration(judged.confidence)
+    return GroupFigures(
+        rows=len(judged.places),
+        accuracy=figure(measures.accuracy_of) if single else None,
+        micro_f1=None if single else figure(measures.micro_f1_of),
+        micro_f1_listed=None if single else figure(partial(measures.micro_f1_of, listed_only=True)),
+        macro_f1=figure(measures.macro_f1_of),
+        ece=ece,
+        ece_floor=floor,
+        ece_excess=ece - floor,
+        coverage_at_90=figure(measures.coverage_of) if single else None,
+    )
+
+
+def value_figures(judged: Judged, counts: Mapping[str, int]) -> dict[str, ValueFigures]:
+    """Value → its figures. `counts`: training rows by value."""
+    f1, rows = (of[0] for of in measures.value_f1(judged, np.ones((1, len(judged.places)))))
+    hits, given = judged.hits.sum(axis=0), judged.answers.sum(axis=0)
+    areas = [
+        measures.average_precision(judged.scores[:, at], judged.labels[:, at])
+        for at in range(judged.scores.shape[1])
+    ]
     return {
-        "rows": len(judged.places),
-        "accuracy": float(accuracy_of(judged, all_rows)[0]),
-        "macro_f1": float(macro_f1_of(judged, all_rows)[0]),
-        **calibration,
-        "coverage_at_90": float(coverage_of(judged, all_rows)[0]),
-    }
-
-
-def means_of(groups: Mapping[str, Mapping[str, float]]) -> dict[str, float | None]:
-    """Means over single-choice groups; None where there is none."""
-    single = [figures for figures in groups.values() if "accuracy" in figures]
-    return {
-        f"mean_{name}": float(np.mean([figures[name] for figures in single])) if single else None
-        for name in ("accuracy", "macro_f1", "ece", "ece_excess", "coverage_at_90")
-    }
-
-
-def value_figures(judged: Judged, counts: Mapping[str, int]) -> dict[str, dict[str, Any]]:
-    """Value → rows that have it, rows it was said of, precision, recall, F1, average precision, training
-    rows. Precision is None where nobody said it, the others where no row has it.
-    """
-    f1, real = (of[0] for of in value_f1(judged, np.ones((1, len(judged.places)))))
-    hits, said = (judged.said & judged.real).sum(axis=0), judged.said.sum(axis=0)
-    return {
-        name: {
-            "rows": int(real[at]),
-            "said": int(said[at]),
-            "precision": float(hits[at] / said[at]) if said[at] else None,
-            "recall": float(hits[at] / real[at]) if real[at] else None,
-            "f1": float(f1[at]) if real[at] else None,
-            "average_precision": average_precision(judged.scores[:, at], judged.real[:, at])
-            if real[at] and at < judged.scores.shape[1]
-            else None,
-            "training_rows": counts.get(name, 0),
-        }
+        name: ValueFigures(
+            rows=int(rows[at]),
+            said=int(given[at]),
+            precision=float(hits[at] / given[at]) if given[at] else None,
+            recall=float(hits[at] / rows[at]) if rows[at] else None,
+            f1=float(f1[at]) if rows[at] else None,
+            average_precision=areas[at] if rows[at] and at < len(areas) else None,
+            training_rows=counts.get(name, 0),
+        )
         for at, name in enumerate(judged.names)
     }
 
 
-def by_frequency(judged: Sequence[Judged], counts: Counts) -> dict[str, dict[str, float | int | None]]:
-    """Scarce, mid and head values of all groups: how many a test row has, and their mean F1.
+def by_frequency(values: Iterable[ValueFigures]) -> dict[str, PartFigures]:
+    """Scarce, mid and head values of all groups; `rest` is mid and head together.
 
-    `rest` is mid and head together. Values with fewer than 10 training rows are in none of them.
+    Values with fewer than 10 training rows are in none of them.
     """
-    found: list[tuple[int, float]] = []
-    for one in judged:
-        f1, real = (of[0] for of in value_f1(one, np.ones((1, len(one.places)))))
-        training = counts.get(one.group.name, {})
-        found += [(training.get(one.names[at], 0), f1[at]) for at in np.flatnonzero(real > 0)]
-    bounds = {
-        "scarce": (SCARCE_MIN_ROWS, SCARCE_MAX_ROWS),
-        "mid": (SCARCE_MAX_ROWS + 1, MID_MAX_ROWS),
-        "head": (MID_MAX_ROWS + 1, None),
-        "rest": (SCARCE_MAX_ROWS + 1, None),
-    }
-    parts = {
-        name: [f1 for rows, f1 in found if rows >= low and (high is None or rows <= high)]
-        for name, (low, high) in bounds.items()
-    }
-    return {
-        name: {"values": len(of), "macro_f1": float(np.mean(of)) if of else None}
-        for name, of in parts.items()
-    }
+    found = [(value.training_rows, value.f1) for value in values if value.f1 is not None]
+    parts = {name: [f1 for rows, f1 in found if low <= rows <= high] for name, (low, high) in PARTS.items()}
+    return {name: PartFigures(len(of), float(np.mean(of)) if of else None) for name, of in parts.items()}
 
 
-def macro_f1(truth: Sequence[str], predicted: Sequence[str], classes: Sequence[str]) -> float:
-    """Mean F1 over the classes that have a row in `truth`; NaN if none has."""
-    t, p = np.asarray(truth, object), np.asarray(predicted, object)
-    scores = []
-    for name in classes:
-        real, said = t == name, p == name
-        if real.any():
-            scores.append(2 * int((real & said).sum()) / int(real.sum() + said.sum()))
-    return float(np.mean(scores)) if scores else float("nan")
-
-
-def accuracy(truth: Sequence[str], predicted: Sequence[str]) -> float:
-    return float(np.mean(np.asarray(truth, object) == np.asarray(predicted, object)))
-
-
-def calibration_error(confidence: npt.NDArray[np.floating[Any]], correct: npt.NDArray[np.bool_]) -> float:
-    """Expected calibration error over 15 equally wide bins of the highest score (Guo et al. 2017)."""
-    gaps = np.bincount(bin_of(confidence), confidence - correct)
-    return float(np.abs(gaps).sum()) / len(confidence)
+def null_for_nan(figures: Json) -> Json:
+    """The same for strict JSON, which has no NaN: an undefined figure is null."""
+    if isinstance(figures, Mapping):
+        return {name: null_for_nan(of) for name, of in figures.items()}
+    if isinstance(figures, list | tuple):
+        return [null_for_nan(of) for of in figures]
+    return None if isinstance(figures, float) and math.isnan(figures) else figures

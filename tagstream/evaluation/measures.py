@@ -1,7 +1,8 @@
-"""Figures of one group over weighted rows, so that a figure and its bootstrap are one computation.
+"""Arithmetic on counts: one group's figures over weighted rows, so that a figure and its bootstrap are one
+computation.
 
-Most functions take `weights`, (draws, rows): how often each row counts. `np.ones((1, rows))` gives the
-figure itself, `resampled(…)` the same figure over rows drawn again by near-duplicate group (Efron 1979).
+Most functions take `weights`, (draws, rows): how often each row counts. `np.ones((1, rows))` gives the figure
+itself, `resampled(…)` the same figure over rows drawn again by near-duplicate group (Efron 1979).
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,17 +21,24 @@ Floats = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]
 
 BINS = 15
-#: Enough for the mean of the simulated error to stand in the fourth digit.
+#: Enough for a mean simulated error that is right to four digits.
 SIMULATIONS = 100
+
+
+class Interval(NamedTuple):
+    """Bounds of a figure; NaN where the figure is undefined."""
+
+    low: float
+    high: float
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What was said of one group, and what is true, over the n rows that know the group.
+    """Answers and labels of one group, over the n rows that have a label of it.
 
-    `names`: the taxonomy's values, then measured classes that the taxonomy lacks; the columns of `said` and
-    `real`. `measured`: which of them count in macro-F1. `foreign`: labels of a row that are not in `names`.
-    `scores` has the taxonomy's values alone.
+    `names`: the taxonomy's values, then measured classes that the taxonomy lacks. They are the columns of
+    `answers` and `labels`. `measured`: which of them count in macro-F1. `foreign`: how many labels of a row
+    are not in `names`. `scores` has the taxonomy's values alone. `places`: the n rows among all rows.
     """
 
     group: Group
@@ -38,8 +46,8 @@ class Judged:
     names: tuple[str, ...]
     measured: Bools
     scores: Floats
-    said: Bools
-    real: Bools
+    answers: Bools
+    labels: Bools
     foreign: npt.NDArray[np.int64]
 
     @property
@@ -55,8 +63,13 @@ class Judged:
     def right(self) -> Bools:
         """Like `confidence`: is the answer right; does the product have the tag."""
         if self.single:
-            return np.asarray((self.said & self.real).any(axis=1, keepdims=True), bool)
-        return self.real[:, : self.scores.shape[1]]
+            return np.asarray(self.hits.any(axis=1, keepdims=True), bool)
+        return self.labels[:, : self.scores.shape[1]]
+
+    @property
+    def hits(self) -> Bools:
+        """(n, names) answers that are labels."""
+        return self.answers & self.labels
 
     @cached_property
     def gaps(self) -> Floats:
@@ -67,6 +80,14 @@ class Judged:
         return gaps
 
 
+def answers_of(scores: Floats, group: Group) -> Bools:
+    """(rows, group's values), without abstention: the highest score of a choice, each free tag whose score
+    reaches its threshold."""
+    if group.kind == "single":
+        return np.asarray(np.arange(len(group.values)) == scores.argmax(axis=1)[:, None])
+    return np.asarray(scores >= np.asarray([value.threshold for value in group.values]))
+
+
 def judge(
     scores: Floats, labels: Sequence[Sequence[str]], group: Group, classes: Sequence[str] | None
 ) -> Judged:
@@ -75,24 +96,21 @@ def judge(
     `classes`: what macro-F1 is the mean over; the taxonomy's values where it is None.
     """
     values = [value.value for value in group.values]
+    listed = set(values if classes is None else classes)
     names = (*values, *(name for name in classes or () if name not in set(values)))
     column = {name: at for at, name in enumerate(names)}
     places = np.asarray([place for place, of_row in enumerate(labels) if of_row], np.int64)
     scores = scores[places].astype(np.float64)
-    real, said = (np.zeros((len(places), len(names)), bool) for _ in range(2))
+    answers, true = (np.zeros((len(places), len(names)), bool) for _ in range(2))
+    answers[:, : len(values)] = answers_of(scores, group)
     foreign = np.zeros(len(places), np.int64)
     for row, place in enumerate(places):
-        true = set(labels[place][:1] if group.kind == "single" else labels[place])
-        found = [column[value] for value in true if value in column]
-        real[row, found] = True
-        foreign[row] = len(true) - len(found)
-    if group.kind == "single":
-        said[np.arange(len(places)), scores.argmax(axis=1)] = True
-    else:
-        said[:, : len(values)] = scores >= np.asarray([value.threshold for value in group.values])
-    listed = set(values if classes is None else classes)
+        of_row = set(labels[place][:1] if group.kind == "single" else labels[place])
+        found = [column[value] for value in of_row if value in column]
+        true[row, found] = True
+        foreign[row] = len(of_row) - len(found)
     measured = np.asarray([name in listed for name in names])
-    return Judged(group, places, names, measured, scores, said, real, foreign)
+    return Judged(group, places, names, measured, scores, answers, true, foreign)
 
 
 def accuracy_of(judged: Judged, weights: Floats) -> Floats:
@@ -101,24 +119,23 @@ def accuracy_of(judged: Judged, weights: Floats) -> Floats:
 
 
 def value_f1(judged: Judged, weights: Floats) -> tuple[Floats, Floats]:
-    """(draws, names) F1 of each value, and how many rows have it."""
-    real = weights @ judged.real
-    hits = weights @ (judged.said & judged.real)
-    return _ratio(2 * hits, real + weights @ judged.said), real
+    """(draws, names) F1 of each value, and how many rows have it as a label."""
+    labels = weights @ judged.labels
+    return _ratio(2 * (weights @ judged.hits), labels + weights @ judged.answers), labels
 
 
 def macro_f1_of(judged: Judged, weights: Floats, values: Bools | None = None) -> Floats:
     """(draws,) mean F1 over the measured values (or `values`) that a drawn row has; NaN if there are none."""
-    f1, real = value_f1(judged, weights)
-    counted = (real > 0) & (judged.measured if values is None else values)
+    f1, labels = value_f1(judged, weights)
+    counted = (labels > 0) & (judged.measured if values is None else values)
     return _ratio(np.where(counted, f1, 0).sum(axis=1), counted.sum(axis=1))
 
 
 def micro_f1_of(judged: Judged, weights: Floats, *, listed_only: bool = False) -> Floats:
     """(draws,) pooled F1 of free tags; a label outside the taxonomy is a miss unless `listed_only`."""
-    hits = weights @ (judged.said & judged.real).sum(axis=1)
+    hits = weights @ judged.hits.sum(axis=1)
     missed = 0 if listed_only else weights @ judged.foreign
-    return _ratio(2 * hits, weights @ (judged.said.sum(axis=1) + judged.real.sum(axis=1)) + missed)
+    return _ratio(2 * hits, weights @ (judged.answers.sum(axis=1) + judged.labels.sum(axis=1)) + missed)
 
 
 def calibration_of(judged: Judged, weights: Floats) -> Floats:
@@ -128,10 +145,10 @@ def calibration_of(judged: Judged, weights: Floats) -> Floats:
 
 
 def perfect_calibration(confidence: Floats, seed: int = 0) -> float:
-    """What the calibration error shows, on average, where every confidence is exactly right.
+    """The mean calibration error of answers whose confidence is exactly right.
 
-    With few rows a bin's share of right answers strays from its confidence by chance alone: drawn as
-    Bernoulli(confidence) and measured by the same estimator.
+    With few rows a bin's share of right answers differs from its confidence by chance. Simulated: right
+    answers are drawn as Bernoulli(confidence) and measured by the same estimator. NaN without a row.
     """
     flat = confidence.ravel()
     if not len(flat):
@@ -148,7 +165,7 @@ def perfect_calibration(confidence: Floats, seed: int = 0) -> float:
 
 
 def coverage_of(judged: Judged, weights: Floats, precision: float = 0.9) -> Floats:
-    """(draws,) largest share of rows, the most confident first, that is answered at this precision."""
+    """(draws,) largest share of rows, the most confident first, that can be answered at this precision."""
     order = np.argsort(-judged.confidence[:, 0], kind="stable")
     drawn = weights[:, order]
     answered, right = drawn.cumsum(axis=1), (drawn * judged.right[order, 0]).cumsum(axis=1)
@@ -184,17 +201,17 @@ def resampled(near_duplicates: Sequence[str], rounds: int, seed: int = 0) -> Flo
     return weights
 
 
-def interval(figure: float, drawn: Floats) -> tuple[float, float]:
+def interval(figure: float, drawn: Floats) -> Interval:
     """The 95 % percentile interval, shifted so that the mean of the draws is the figure itself.
 
     Rows that are drawn twice agree too well with themselves: unshifted, the calibration error of the draws
-    lies above that of the rows. Draws in which the figure is not defined are left out.
+    is above that of the rows. Draws in which the figure is undefined are left out.
     """
     known = drawn[~np.isnan(drawn)]
     if not len(known):
-        return float("nan"), float("nan")
+        return Interval(float("nan"), float("nan"))
     low, high = np.percentile(known, [2.5, 97.5]) - known.mean() + figure
-    return float(low), float(high)
+    return Interval(float(low), float(high))
 
 
 def _ratio(above: Floats, below: Floats) -> Floats:

@@ -1,12 +1,12 @@
-"""The pictures of a training report, as matplotlib figures without a display.
+"""The pictures of a report, as matplotlib figures without a display.
 
-Text that no installed font can draw is written by its English name, and failing that by its place: a value
-as #3, a group likewise. The HTML beside the pictures has the names themselves.
+A name that no installed font can draw is written in English, or failing that as its place: a value as #3, a
+group likewise. The HTML beside the pictures has the names themselves.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tagstream.core.taxonomy import Taxonomy
+from tagstream.evaluation.figures import PartFigures, ValueFigures
 from tagstream.evaluation.measures import BINS, Judged, bin_of, precision_recall
 
 #: Fonts that know Han, where one is installed.
@@ -95,7 +96,7 @@ def precision_recall_curves(judged: Sequence[Judged], names: Names) -> Figure:
     """A panel a group: all its values pooled, and its most frequent values thin behind."""
     figure, axes = _panels(len(judged))
     for axis, one in zip(axes, judged, strict=True):
-        truth = one.real[:, : one.scores.shape[1]]
+        truth = one.labels[:, : one.scores.shape[1]]
         frequent = np.argsort(-truth.sum(axis=0), kind="stable")[:CURVES_MAX]
         for at in (place for place in frequent if truth[:, place].any()):
             precision, recall = precision_recall(one.scores[:, at], truth[:, at])
@@ -129,10 +130,10 @@ def reliability(judged: Sequence[Judged], names: Names) -> Figure:
 
 def confusion(one: Judged, names: Names) -> Figure:
     """Rows by label and by answer of a single-choice group, its most frequent labels, each line to 1."""
-    frequent = np.argsort(-one.real.sum(axis=0), kind="stable")[:CONFUSED_MAX]
-    frequent = frequent[one.real[:, frequent].any(axis=0)]
-    counts = one.real[:, frequent].T.astype(float) @ one.said[:, frequent]
-    share = counts / one.real[:, frequent].sum(axis=0)[:, None]
+    frequent = np.argsort(-one.labels.sum(axis=0), kind="stable")[:CONFUSED_MAX]
+    frequent = frequent[one.labels[:, frequent].any(axis=0)]
+    counts = one.labels[:, frequent].T.astype(float) @ one.answers[:, frequent]
+    share = counts / one.labels[:, frequent].sum(axis=0)[:, None]
     side = 2.5 + 0.28 * len(frequent)
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axis = figure.add_subplot()
@@ -150,24 +151,22 @@ def confusion(one: Judged, names: Names) -> Figure:
     return figure
 
 
-def frequency(values: Sequence[Mapping[str, Any]], parts: Mapping[str, Mapping[str, Any]]) -> Figure:
+def frequency(values: Iterable[ValueFigures], parts: Mapping[str, PartFigures]) -> Figure:
     """F1 of each value over its training rows, and the mean of scarce, mid and head values."""
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     dots, bars = figure.subplots(1, 2, width_ratios=(2, 1))
-    dots.scatter(
-        [max(1, value["training_rows"]) for value in values],
-        [value["f1"] for value in values],
-        s=9,
-        alpha=0.6,
-    )
+    places = [(max(1, value.training_rows), value.f1) for value in values if value.f1 is not None]
+    dots.scatter([rows for rows, _ in places], [f1 for _, f1 in places], s=9, alpha=0.6)
     dots.set(xscale="log", xlabel="training rows of the value", ylabel="F1", ylim=(-0.03, 1.03))
     dots.xaxis.set_major_formatter("{x:g}")
-    shown = {name: of for name, of in parts.items() if name != "rest" and of["macro_f1"] is not None}
+    shown = {
+        name: (of.macro_f1, f"{of.macro_f1:.3f}\n{of.values} values")
+        for name, of in parts.items()
+        if name != "rest" and of.macro_f1 is not None
+    }
     if shown:
-        drawn = bars.bar([*shown], [of["macro_f1"] for of in shown.values()])
-        bars.bar_label(
-            drawn, [f"{of['macro_f1']:.3f}\n{of['values']} values" for of in shown.values()], fontsize=8
-        )
+        drawn = bars.bar([*shown], [f1 for f1, _ in shown.values()])
+        bars.bar_label(drawn, [label for _, label in shown.values()], fontsize=8)
     bars.set(ylabel="mean F1", ylim=(0, 1.2))
     return figure
 

@@ -1,4 +1,4 @@
-"""A training report: one HTML file with everything in it, and its pictures as PNG files beside it.
+"""The HTML report: one file with everything in it, and its pictures as PNG files beside it.
 
     report.html  learning_curves.png  precision_recall.png  reliability.png  confusion.png  frequency.png
 
@@ -12,7 +12,6 @@ import io
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import jinja2
 from matplotlib.figure import Figure
@@ -21,34 +20,57 @@ from tagstream.core.taxonomy import Taxonomy
 from tagstream.dataset.rows import Row
 from tagstream.dataset.targets import FloatArray
 from tagstream.evaluation import plots
+from tagstream.evaluation.comparison import Comparison
 from tagstream.evaluation.figures import (
+    Classes,
     Counts,
+    Figures,
     by_frequency,
-    group_figures,
+    figures_of,
     judged_groups,
-    means_of,
     value_figures,
 )
 from tagstream.evaluation.measures import Judged
+from tagstream.evaluation.tables import page
+
+
+def write_comparison(folder: Path, comparison: Comparison) -> None:
+    """index.html with the tables, and a folder a model with the report on the first slice."""
+    folder.mkdir(parents=True, exist_ok=True)
+    links = {}
+    for one in comparison.first:
+        name = one.candidate.name
+        write_report(
+            folder / name,
+            [],
+            one.scores,
+            one.rows,
+            one.candidate.tagger.taxonomy,
+            one.candidate.counts,
+            classes=comparison.classes,
+            title=name,
+            facts=comparison.facts,
+        )
+        links[f"the report on {name}"] = f"{name}/report.html"
+    (folder / "index.html").write_text(page(comparison, links), encoding="utf-8")
 
 
 def write_report(
     folder: Path,
-    curves: Sequence[Mapping[str, Any]],
+    curves: Sequence[Mapping[str, object]],
     scores: FloatArray,
     rows: Sequence[Row],
     taxonomy: Taxonomy,
     counts: Counts,
     *,
-    classes: Mapping[str, Sequence[str]] | None = None,
+    classes: Classes | None = None,
     title: str = "Training report",
-    facts: Mapping[str, Any] | None = None,
+    facts: Mapping[str, object] | None = None,
 ) -> Path:
     """Write the report on `rows` into `folder` and return its HTML file.
 
     `curves`: {"step" or "epoch", "loss", "macro_f1", …, "part"?} in order, empty for a model that was not
-    trained here; `scores`: (rows, taxonomy.size); `counts`: training rows by group and value; `classes`: as
-    for `evaluate.report`; `facts`: what stands under the title.
+    trained here; `scores`: (rows, taxonomy.size); `facts`: what is shown under the title.
 
     Raises:
         ValueError: no row has a label of a group of the taxonomy.
@@ -57,18 +79,16 @@ def write_report(
     if not judged:
         raise ValueError("nothing to report: no row has a label of a group of the taxonomy")
     values = {one.group.name: value_figures(one, counts.get(one.group.name, {})) for one in judged}
-    parts = by_frequency(judged, counts)
-    groups = {one.group.name: group_figures(one) | _pooled(one) for one in judged}
-    worst = _worst(judged, groups)
+    every_value = [value for of in values.values() for value in of.values()]
+    parts, measured = by_frequency(every_value), figures_of(judged, len(rows))
+    worst = _worst(judged, measured)
     folder.mkdir(parents=True, exist_ok=True)
     names = plots.Names(taxonomy)
     with plots.drawing():
         figures = {
             "precision_recall": plots.precision_recall_curves(judged, names),
             "reliability": plots.reliability(judged, names),
-            "frequency": plots.frequency(
-                [value for of in values.values() for value in of.values() if value["f1"] is not None], parts
-            ),
+            "frequency": plots.frequency(every_value, parts),
         }
         if curves:
             figures["learning_curves"] = plots.learning_curves(curves)
@@ -79,33 +99,34 @@ def write_report(
     template = environment.from_string(
         files("tagstream.evaluation").joinpath("report.html").read_text(encoding="utf-8")
     )
-    page = template.render(
+    path = folder / "report.html"
+    rendered = template.render(
         title=title,
         facts=dict(facts or {}),
         rows=len(rows),
-        groups=groups,
-        means=means_of(groups),
+        groups=measured.groups,
+        pooled={one.group.name: _pooled(one) for one in judged},
+        means=measured,
         values=values,
         parts=parts,
         worst=worst.group.name if worst else None,
         pictures=pictures,
     )
-    path = folder / "report.html"
-    path.write_text(page, encoding="utf-8")
+    path.write_text(rendered, encoding="utf-8")
     return path
 
 
-def _pooled(one: Judged) -> dict[str, float | None]:
+def _pooled(one: Judged) -> tuple[float | None, float | None]:
     """Precision and recall of all tags of a group together."""
-    hits, said = int((one.said & one.real).sum()), int(one.said.sum())
-    real = int(one.real.sum() + one.foreign.sum())
-    return {"precision": hits / said if said else None, "recall": hits / real if real else None}
+    hits, given, true = int(one.hits.sum()), int(one.answers.sum()), int(one.labels.sum() + one.foreign.sum())
+    return hits / given if given else None, hits / true if true else None
 
 
-def _worst(judged: Sequence[Judged], groups: Mapping[str, Mapping[str, float]]) -> Judged | None:
-    """The single-choice group of the lowest macro-F1; a class list without a test row has none."""
-    single = [one for one in judged if one.single and groups[one.group.name]["macro_f1"] >= 0]
-    return min(single, key=lambda one: groups[one.group.name]["macro_f1"], default=None)
+def _worst(judged: Sequence[Judged], figures: Figures) -> Judged | None:
+    """The single-choice group of the lowest macro-F1, of those that have one."""
+    f1 = {name: of.macro_f1 for name, of in figures.groups.items() if of.macro_f1 >= 0}  # not NaN
+    single = [one for one in judged if one.single and one.group.name in f1]
+    return min(single, key=lambda one: f1[one.group.name], default=None)
 
 
 def _embedded(path: Path, figure: Figure) -> str:

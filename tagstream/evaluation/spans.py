@@ -6,15 +6,18 @@ Intervals: 95 % bootstrap over near-duplicate groups of titles; extractors are c
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from tagstream.dataset.split import near_duplicate_groups
 from tagstream.dataset.titles import Labelled, Title
+from tagstream.evaluation.figures import ToJson
 from tagstream.evaluation.measures import Floats, interval, resampled
 
 _DRAWS = 1000
+Spans = Sequence[Sequence[Labelled]]
 
 
 class FindsSpans(Protocol):
@@ -23,68 +26,91 @@ class FindsSpans(Protocol):
     def spans(self, titles: Sequence[str]) -> list[list[Labelled]]: ...
 
 
-def span_f1(
-    true: Sequence[Sequence[Labelled]], found: Sequence[Sequence[Labelled]]
-) -> dict[str, dict[str, float]]:
-    """Precision, recall, F1 and number of true spans, of each group and of `all` (micro).
+@dataclass(frozen=True)
+class SpanFigures(ToJson):
+    """Of one group. `spans`: how many are true; `low`, `high`: the interval of F1, where it was asked for.
 
-    `true` and `found` list the spans of each title; a ratio over nothing is 0. Raises ValueError if they
-    differ in length.
+    A ratio over nothing is 0.
     """
-    pairs = list(zip(true, found, strict=True))
-    truth = {(row, span) for row, (spans, _) in enumerate(pairs) for span in spans}
-    answer = {(row, span) for row, (_, spans) in enumerate(pairs) for span in spans}
-    groups = sorted({span.group for _, span in truth | answer})
-    figures = {
-        group: _figures(
-            {pair for pair in truth if pair[1].group == group},
-            {pair for pair in answer if pair[1].group == group},
-        )
-        for group in groups
-    }
-    return {**figures, "all": _figures(truth, answer)}
+
+    precision: float
+    recall: float
+    f1: float
+    spans: float
+    low: float | None = None
+    high: float | None = None
 
 
-def _figures(truth: set[tuple[int, Labelled]], answer: set[tuple[int, Labelled]]) -> dict[str, float]:
-    right = len(truth & answer)
-    precision = right / len(answer) if answer else 0.0
-    recall = right / len(truth) if truth else 0.0
-    f1 = 2 * right / (len(truth) + len(answer)) if truth or answer else 0.0
-    return {"precision": precision, "recall": recall, "f1": f1, "spans": float(len(truth))}
+@dataclass(frozen=True)
+class SpanDifference(ToJson):
+    """An extractor's F1 over all groups minus another's."""
+
+    model: str
+    minus: str
+    difference: float
+    low: float
+    high: float
 
 
-def compare_extractors(extractors: Mapping[str, FindsSpans], titles: Sequence[Title]) -> dict[str, Any]:
-    """`models`: name → group, and `all` → precision, recall, f1 with its interval, number of true spans.
-    `differences`: each further extractor's F1 over all groups minus the first one's."""
+@dataclass(frozen=True)
+class SpanComparison(ToJson):
+    """Extractors on the same titles: `models`: name → group, and `all` → figures."""
+
+    titles: int
+    models: Mapping[str, Mapping[str, SpanFigures]]
+    differences: Sequence[SpanDifference]
+
+
+def span_f1(true: Spans, found: Spans) -> dict[str, SpanFigures]:
+    """The figures of each group, and of `all` (micro). `true` and `found` list the spans of each title.
+
+    Raises ValueError if they differ in length.
+    """
+    return {group: SpanFigures(*_ratios(counts)) for group, counts in _counts(true, found).items()}
+
+
+def compare_extractors(extractors: Mapping[str, FindsSpans], titles: Sequence[Title]) -> SpanComparison:
+    """The first extractor is the one that the others are compared with."""
     texts = [title.text for title in titles]
-    truth = [title.spans for title in titles]
     draws = resampled(near_duplicate_groups(texts, [None] * len(texts)), _DRAWS)
-    models: dict[str, Any] = {}
+    models: dict[str, dict[str, SpanFigures]] = {}
     drawn: dict[str, Floats] = {}
     for name, extractor in extractors.items():
-        found = extractor.spans(texts)
-        models[name] = span_f1(truth, found)
-        for group, figures in models[name].items():
-            of_group = _f1(truth, found, None if group == "all" else group, draws)
-            figures["low"], figures["high"] = interval(figures["f1"], of_group)
-        drawn[name] = _f1(truth, found, None, draws)
+        models[name] = {}
+        for group, counts in _counts([title.spans for title in titles], extractor.spans(texts)).items():
+            ratios, drawn[name] = _ratios(counts), _drawn_f1(counts, draws)  # `all` is the last group
+            models[name][group] = SpanFigures(*ratios, *interval(ratios[2], drawn[name]))
     first, *others = extractors
     differences = []
     for name in others:
-        point = models[name]["all"]["f1"] - models[first]["all"]["f1"]
-        low, high = interval(point, drawn[name] - drawn[first])
-        differences.append({"model": name, "minus": first, "difference": point, "low": low, "high": high})
-    return {"titles": len(titles), "models": models, "differences": differences}
+        point = models[name]["all"].f1 - models[first]["all"].f1
+        bounds = interval(point, drawn[name] - drawn[first])
+        differences.append(SpanDifference(name, first, point, *bounds))
+    return SpanComparison(len(titles), models, differences)
 
 
-def _f1(
-    truth: Sequence[Sequence[Labelled]], found: Sequence[Sequence[Labelled]], group: str | None, draws: Floats
-) -> Floats:
+def _counts(true: Spans, found: Spans) -> dict[str, Floats]:
+    """Group, and as the last one `all` → (3, titles) how many spans are right, found and true."""
+    pairs = [(set(spans), set(answer)) for spans, answer in zip(true, found, strict=True)]
+    groups = sorted({span.group for pair in pairs for spans in pair for span in spans})
+    counts: dict[str, Floats] = {group: np.zeros((3, len(pairs))) for group in (*groups, "all")}
+    for place, (truth, answer) in enumerate(pairs):
+        for row, spans in enumerate((truth & answer, answer, truth)):
+            for span in spans:
+                counts[span.group][row, place] += 1
+                counts["all"][row, place] += 1
+    return counts
+
+
+def _ratios(counts: Floats) -> tuple[float, float, float, float]:
+    """Precision, recall, F1, and the number of true spans."""
+    right, found, true = map(float, counts.sum(axis=1))
+    f1 = 2 * right / (found + true) if found or true else 0.0
+    return right / found if found else 0.0, right / true if true else 0.0, f1, true
+
+
+def _drawn_f1(counts: Floats, draws: Floats) -> Floats:
     """(draws,) F1 where title i counts draws[:, i] times."""
-    counts = np.zeros((2, len(truth)))
-    for row, (true, said) in enumerate(zip(truth, found, strict=True)):
-        ours, theirs = ({s for s in spans if group in (None, s.group)} for spans in (said, true))
-        counts[:, row] = len(ours & theirs), len(ours) + len(theirs)
-    hits, all_spans = draws @ counts[0], draws @ counts[1]
-    f1: Floats = np.divide(2 * hits, all_spans, out=np.full(len(draws), np.nan), where=all_spans > 0)
+    right, spans = draws @ counts[0], draws @ (counts[1] + counts[2])
+    f1: Floats = np.divide(2 * right, spans, out=np.full(len(draws), np.nan), where=spans > 0)
     return f1

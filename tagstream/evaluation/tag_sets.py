@@ -1,8 +1,13 @@
-"""The tags that are given, as sets: pooled F1 for every tagger, and the edit distance of one that writes."""
+"""Tags of a product as one set: F1 over all tags, edit distance of what is written, and faults of writing.
+
+The truth of a row is the set of its labels in the groups that are measured. Labels outside the taxonomy
+count too: no tagger can give them, and all are judged alike.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -12,7 +17,12 @@ from tagstream.core.ports import TextFields
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.dataset.rows import Row
 from tagstream.dataset.targets import FloatArray
-from tagstream.evaluation.writing import TagSet, edit_distance, labelled, serialised
+from tagstream.evaluation.figures import ToJson
+from tagstream.evaluation.measures import answers_of
+
+TagSet = frozenset[tuple[str, str]]
+#: No value of its group; twice the same; two values of a single-choice group; parents that contradict.
+FAULTS = ("misspelled", "duplicate", "second_value", "contradiction")
 
 
 @runtime_checkable
@@ -22,34 +32,144 @@ class Writer(Protocol):
     def generate(self, texts: Sequence[TextFields]) -> list[tuple[Tag, ...]]: ...
 
 
-def likeliest(scores: FloatArray, taxonomy: Taxonomy) -> list[TagSet]:
-    """What heads say without abstention: the best of a choice, every free tag above its threshold."""
-    said: list[set[tuple[str, str]]] = [set() for _ in scores]
-    for group in taxonomy.groups:
-        of_group = scores[:, taxonomy.slices[group.name]]
-        if group.kind == "single":
-            chosen = np.arange(len(group.values)) == of_group.argmax(axis=1)[:, None]
-        else:
-            chosen = of_group >= np.asarray([value.threshold for value in group.values])
-        for row, at in zip(*np.nonzero(chosen), strict=True):
-            said[row].add((group.name, group.values[at].value))
-    return [frozenset(tags) for tags in said]
+@dataclass(frozen=True)
+class SetFigures(ToJson):
+    """F1, precision and recall over all tags; the share of exact sets; mean edit distance; F1 by group."""
+
+    rows: int
+    set_f1: float
+    precision: float
+    recall: float
+    exact: float
+    edit_distance: float
+    f1_of_group: Mapping[str, float]
 
 
-def tag_figures(
-    said: Sequence[TagSet], rows: Sequence[Row], taxonomy: Taxonomy, *, written: bool
-) -> dict[str, float]:
-    """`set_f1`, pooled over the groups a row has labels of; `edit_distance` too of what was `written`."""
-    truths = labelled(rows, [group.name for group in taxonomy.groups])
-    judged = [
-        frozenset(tag for tag in tags if tag[0] in row.labels) for tags, row in zip(said, rows, strict=True)
+def labelled(rows: Sequence[Row], groups: Sequence[str]) -> list[TagSet]:
+    """The labels of each row in these groups."""
+    return [
+        frozenset((group, value) for group in groups for value in row.labels.get(group, ())) for row in rows
     ]
-    pairs = list(zip(judged, truths, strict=True))
-    hits = sum(len(ours & truth) for ours, truth in pairs)
-    figures = {"set_f1": 2 * hits / max(1, sum(len(ours) + len(truth) for ours, truth in pairs))}
-    if written:
-        distances = [
-            edit_distance(serialised(ours, taxonomy), serialised(truth, taxonomy)) for ours, truth in pairs
-        ]
-        figures["edit_distance"] = float(np.mean(distances))
-    return figures
+
+
+def as_sets(tags: Sequence[Sequence[Tag]]) -> list[TagSet]:
+    return [frozenset((tag.group, tag.value) for tag in of_row) for of_row in tags]
+
+
+def likeliest(scores: FloatArray, taxonomy: Taxonomy) -> list[TagSet]:
+    """The answers of heads, without abstention, of each row of (rows, taxonomy.size) scores."""
+    sets: list[set[tuple[str, str]]] = [set() for _ in scores]
+    for group in taxonomy.groups:
+        answers = answers_of(scores[:, taxonomy.slices[group.name]], group)
+        for row, at in zip(*np.nonzero(answers), strict=True):
+            sets[row].add((group.name, group.values[at].value))
+    return [frozenset(tags) for tags in sets]
+
+
+def of_groups(sets: Sequence[TagSet], groups: Sequence[Iterable[str]]) -> list[TagSet]:
+    """Each set without the tags of other groups than the row's."""
+    return [
+        frozenset(tag for tag in tags if tag[0] in names) for tags, names in zip(sets, groups, strict=True)
+    ]
+
+
+def set_figures(truths: Sequence[TagSet], given: Sequence[TagSet], taxonomy: Taxonomy) -> SetFigures:
+    f1, precision, recall = pooled(truths, given)
+    of_group = {}
+    for group in taxonomy.groups:
+        only = [(group.name,)] * len(truths)
+        of_group[group.name] = pooled(of_groups(truths, only), of_groups(given, only))[0]
+    return SetFigures(
+        rows=len(truths),
+        set_f1=f1,
+        precision=precision,
+        recall=recall,
+        exact=float(np.mean([truth == ours for truth, ours in zip(truths, given, strict=True)])),
+        edit_distance=mean_edit_distance(truths, given, taxonomy),
+        f1_of_group=of_group,
+    )
+
+
+def pooled(truths: Sequence[TagSet], given: Sequence[TagSet]) -> tuple[float, float, float]:
+    """F1, precision and recall over all tags of all rows."""
+    hits = sum(len(truth & ours) for truth, ours in zip(truths, given, strict=True))
+    of_given, of_truth = sum(map(len, given)), sum(map(len, truths))
+    precision = hits / of_given if of_given else 0.0
+    recall = hits / of_truth if of_truth else 0.0
+    return 2 * hits / (of_given + of_truth) if of_given + of_truth else 1.0, precision, recall
+
+
+def mean_edit_distance(truths: Sequence[TagSet], given: Sequence[TagSet], taxonomy: Taxonomy) -> float:
+    """Between the spelled sets, from 0 to 1."""
+    pairs = zip(truths, given, strict=True)
+    spelled = ((serialised(truth, taxonomy), serialised(ours, taxonomy)) for truth, ours in pairs)
+    return float(np.mean([edit_distance(*pair) for pair in spelled]))
+
+
+def writing_figures(
+    written: Sequence[Sequence[tuple[str, str | None]]], taxonomy: Taxonomy
+) -> dict[str, float]:
+    """The share of rows without any fault, `valid`, and the share with each.
+
+    `written`: of each row, (group, value), None for a value that never ended.
+    """
+    faults = [faults_of(tags, taxonomy) for tags in written]
+    shares = {fault: float(np.mean([fault in found for found in faults])) for fault in FAULTS}
+    return {"valid": float(np.mean([not found for found in faults])), **shares}
+
+
+def faults_of(tags: Sequence[tuple[str, str | None]], taxonomy: Taxonomy) -> set[str]:
+    groups = {group.name: group for group in taxonomy.groups}
+    found: set[str] = set()
+    seen: set[tuple[str, str]] = set()
+    for name, value in tags:
+        group = groups.get(name)
+        if group is None or value is None or value not in {known.value for known in group.values}:
+            found.add("misspelled")
+        elif (name, value) in seen:
+            found.add("duplicate")
+        elif group.kind == "single" and any(name == other for other, _ in seen):
+            found.add("second_value")
+        else:
+            seen.add((name, value))
+    if _contradict(seen, taxonomy):
+        found.add("contradiction")
+    return found
+
+
+def _contradict(tags: Iterable[tuple[str, str]], taxonomy: Taxonomy) -> bool:
+    """Whether two tags, or their ancestors, are different values of one single-choice group."""
+    parents = {
+        (group.name, value.value): (group.parent_group, value.parent)
+        for group in taxonomy.groups
+        for value in group.values
+    }
+    single = {group.name for group in taxonomy.groups if group.kind == "single"}
+    meant: dict[str, str] = {}
+    for tag in tags:
+        at: tuple[str | None, str | None] = tag
+        while at[0] is not None and at[1] is not None:
+            if at[0] in single and meant.setdefault(at[0], at[1]) != at[1]:
+                return True
+            at = parents[at[0], at[1]]
+    return False
+
+
+def serialised(tags: TagSet, taxonomy: Taxonomy) -> str:
+    """`group=value; …` in taxonomy order, then by value: one spelling for one set."""
+    rank = {group.name: at for at, group in enumerate(taxonomy.groups)}
+    ordered = sorted(tags, key=lambda tag: (rank.get(tag[0], len(rank)), *tag))
+    return "; ".join(f"{group}={value}" for group, value in ordered)
+
+
+def edit_distance(one: str, other: str) -> float:
+    """Characters inserted, deleted or replaced (Levenshtein), over the longer length; 0 to 1."""
+    if one == other:
+        return 0.0
+    before = list(range(len(other) + 1))
+    for row, left in enumerate(one, start=1):
+        now = [row]
+        for column, right in enumerate(other, start=1):
+            now.append(min(before[column] + 1, now[-1] + 1, before[column - 1] + (left != right)))
+        before = now
+    return before[-1] / max(len(one), len(other))

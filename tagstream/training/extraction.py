@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tagstream.dataset.split import normalised_title
 from tagstream.dataset.titles import Title
-from tagstream.evaluation.spans import span_f1
+from tagstream.evaluation.spans import SpanFigures, span_f1
 from tagstream.model.extraction import bio
 from tagstream.model.extraction.bio import PADDING, negative_log_likelihood
 from tagstream.model.extraction.extractor import Extractor
@@ -128,7 +128,7 @@ class SpanObjective:
         return torch.stack([negative_log_likelihood(of, classes, start, steps) for of in emissions]).mean()
 
 
-def measure(extractor: Extractor, titles: Sequence[Title]) -> dict[str, dict[str, float]]:
+def measure(extractor: Extractor, titles: Sequence[Title]) -> dict[str, SpanFigures]:
     """Exact span F1 on labelled titles."""
     return span_f1([title.spans for title in titles], extractor.spans([title.text for title in titles]))
 

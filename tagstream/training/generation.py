@@ -23,11 +23,12 @@ from tagstream.dataset.split import EvaluationSpec
 from tagstream.dataset.targets import targets
 from tagstream.dataset.training_set import TrainingSet, title_hashes
 from tagstream.evaluation.figures import score_rows
-from tagstream.evaluation.writing import (
+from tagstream.evaluation.tag_sets import (
     TagSet,
     as_sets,
     labelled,
     likeliest,
+    of_groups,
     set_figures,
     writing_figures,
 )
@@ -211,7 +212,7 @@ def make_generator(
     metrics: dict[str, Any] = {"spec_hash": data.spec.content_hash(), "seed": recipe.seed}
     if heads is not None:  # first, so that heads that do not fit cost no training
         said = _said_by_heads(heads, data.spec, test, data.taxonomy)
-        metrics["heads"] = set_figures(truths, said, data.taxonomy)
+        metrics["heads"] = set_figures(truths, said, data.taxonomy).to_json()
         say(f"heads, titles alone: {_shown(metrics['heads'])}")
     rows = data.titles_trained_on
     rows = random.Random(recipe.seed).sample(rows, min(rows_max or len(rows), len(rows)))
@@ -249,7 +250,9 @@ def _said_by_heads(
     theirs = EvaluationSpec.model_validate_json((folder / "evaluation_spec.json").read_bytes())
     if set(theirs.test_ids) != set(spec.test_ids):
         raise ValueError(f"{folder}: its test part is another one; cut the same products with its split seed")
-    return likeliest(load(folder), test, [group.name for group in taxonomy.groups])
+    tagger = load(folder)
+    sets = likeliest(score_rows(tagger, test, "text"), tagger.taxonomy)
+    return of_groups(sets, [[group.name for group in taxonomy.groups]] * len(test))
 
 
 def _measured(generator: Generator, test: Sequence[Row], truths: Sequence[TagSet]) -> dict[str, Any]:
@@ -263,11 +266,11 @@ def _measured(generator: Generator, test: Sequence[Row], truths: Sequence[TagSet
     return {
         "cpu_ms_a_title": round(cpu_ms, 2),
         "constrained": {
-            **set_figures(truths, as_sets(tags), taxonomy),
+            **set_figures(truths, as_sets(tags), taxonomy).to_json(),
             "writing": writing_figures([[(tag.group, tag.value) for tag in row] for row in tags], taxonomy),
         },
         "unconstrained": {
-            **set_figures(truths, free_sets, taxonomy),
+            **set_figures(truths, free_sets, taxonomy).to_json(),
             "writing": writing_figures(freely, taxonomy),
         },
     }

@@ -20,7 +20,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +27,7 @@ from tagstream.core.taxonomy import Taxonomy
 from tagstream.dataset.rows import Row
 from tagstream.dataset.tags import subset
 from tagstream.dataset.training_set import TrainingSet, image_groups
-from tagstream.evaluation.figures import report
+from tagstream.evaluation.figures import mean_of, report
 from tagstream.model.fusion import log_probabilities
 from tagstream.model.members import ImageMembers, TextMember
 from tagstream.text.mentions import Mentions
@@ -129,10 +128,10 @@ class Validation:
 
     def _macro_f1(self, logits: Tensor, rows: Sequence[Row], taxonomy: Taxonomy) -> float:
         scores = log_probabilities(logits.float().cpu(), taxonomy).exp().numpy()
-        groups: dict[str, dict[str, Any]] = report(scores, rows, taxonomy, self._data.spec.classes)["groups"]
+        groups = report(scores, rows, taxonomy, self._data.spec.classes).groups
         if not groups:
             raise ValueError("patience: no validation row has a label of the taxonomy")
-        return float(np.mean([figures["macro_f1"] for figures in groups.values()]))
+        return mean_of([*groups.values()], "macro_f1")
 
 
 @dataclass(frozen=True)

@@ -198,7 +198,7 @@ def _measure(stored: Stored, model_version: str, data: TrainingSet, recipe: Reci
             data.products.test,
             stored.taxonomy,
             data.spec.classes,
-        )
+        ).to_json()
         for name in modalities
     }
     metrics: dict[str, Any] = {
@@ -211,7 +211,7 @@ def _measure(stored: Stored, model_version: str, data: TrainingSet, recipe: Reci
     if data.zh.test:
         short = [row for row in short_titles(data.zh.test, 1, recipe.seed + 2) if row.text.title]
         metrics["test_zh"] = {
-            name: report(score_rows(tagger, rows, "text"), rows, stored.taxonomy, {})
+            name: report(score_rows(tagger, rows, "text"), rows, stored.taxonomy, {}).to_json()
             for name, rows in (("copy", data.zh.test), ("short titles", short))
         }
     return metrics

@@ -30,7 +30,7 @@ from tagstream.core.ports import MicroBatch
 from tagstream.dataset.rows import Row, read_products
 from tagstream.dataset.targets import FloatArray
 from tagstream.dataset.training_set import TrainingSet, training_set
-from tagstream.evaluation.figures import macro_f1, report
+from tagstream.evaluation.figures import report
 from tagstream.model.fusion import Opinions
 from tagstream.model.members import JointConfig
 from tagstream.model.tagger import assemble, save
@@ -41,6 +41,7 @@ from tagstream.training.losses import LossConfig
 from tagstream.training.members import ImageTraining, Recipe, TextTraining, train_image, train_text
 from tagstream.training.recipe import fuse, threshold
 from tagstream.training.release import Trained, stored_of, training_counts
+from tests.model.plain_figures import macro_f1
 
 FROZEN = ImageTraining(
     tower=EfficientNet(frozen=True),
@@ -133,7 +134,7 @@ def measured(
         with torch.inference_mode():
             scores: FloatArray = trained.fusion(said).numpy()
         of = report(scores, rows, data.taxonomy, data.spec.classes)
-        figures[name] = (of["mean_accuracy"], of["mean_macro_f1"])
+        figures[name] = (of.mean_accuracy, of.mean_macro_f1)
         if name == everything:
             scarce = scarce_and_rest(scores, rows, data)
     return figures, scarce

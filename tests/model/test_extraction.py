@@ -20,7 +20,7 @@ from tagstream.core.errors import IncompatibleModel
 from tagstream.core.ports import TextFields
 from tagstream.dataset.titles import Labelled, Title, cut, read_titles
 from tagstream.dataset.weak import weak_labels
-from tagstream.evaluation.spans import span_f1
+from tagstream.evaluation.spans import SpanFigures, span_f1
 from tagstream.model.extraction import bio
 from tagstream.model.extraction.bio import PADDING, certainty, negative_log_likelihood
 from tagstream.model.extraction.extractor import Extractor, normalised_value
@@ -84,7 +84,7 @@ def values(extractor: Extractor, *titles: str) -> list[list[tuple[str, str]]]:
 
 def test_it_finds_in_new_titles_what_it_has_learnt(extractor: Extractor) -> None:
     new = [made_title(random.Random(seed)) for seed in range(1000, 1040)]
-    assert measure(extractor, new)["all"]["f1"] > 0.95
+    assert measure(extractor, new)["all"].f1 > 0.95
     assert values(extractor, "飞利浦水壶") == [[("brand", "飞利浦"), ("product", "水壶")]]
 
 
@@ -321,10 +321,10 @@ def test_a_span_counts_only_if_both_ends_and_its_group_are_right() -> None:
     true = [[Labelled(0, 2, "brand"), Labelled(3, 5, "product")], [Labelled(0, 1, "product")], []]
     found = [[Labelled(0, 2, "brand"), Labelled(3, 4, "product")], [Labelled(0, 1, "brand")], []]
     figures = span_f1(true, found)
-    assert figures["all"] == {"precision": 1 / 3, "recall": 1 / 3, "f1": 1 / 3, "spans": 3.0}
-    assert figures["brand"]["precision"] == 0.5
-    assert figures["product"]["f1"] == 0.0
-    assert span_f1([[]], [[]])["all"]["f1"] == 0.0
+    assert figures["all"] == SpanFigures(precision=1 / 3, recall=1 / 3, f1=1 / 3, spans=3.0)
+    assert figures["brand"].precision == 0.5
+    assert figures["product"].f1 == 0.0
+    assert span_f1([[]], [[]])["all"].f1 == 0.0
 
 
 # ---------------------------------------------------------------------- the lexicon
@@ -439,7 +439,7 @@ def test_a_pretrained_encoder_serves_frozen_or_trained_from_the_extractor_s_own_
     trained = train_extractor(TITLES, GROUPS, recipe, pretrained=pretrained)
     same = [torch.equal(a, b) for a, b in zip(before, trained._network.pretrained.parameters(), strict=True)]  # type: ignore[union-attr]
     assert all(same) == (rate == 0)
-    assert measure(trained, TITLES[:40])["all"]["f1"] > 0.95
+    assert measure(trained, TITLES[:40])["all"].f1 > 0.95
     trained.save(tmp_path / "e", model_version="e", dataset_id="made up")
     titles = [*(title.text for title in TITLES[:10]), "飞利浦\ud800水壶"]
     assert values(load_extractor(tmp_path / "e"), *titles) == values(trained, *titles)
@@ -481,7 +481,7 @@ def test_extractors_are_measured_side_by_side_by_the_evaluation_job(
 
     assert done.exit_code == 0, done.output
     assert "exact span F1 on 60 titles" in done.output
-    assert said["models"]["e1"]["all"]["f1"] == measure(load_extractor(folder), titles)["all"]["f1"]
+    assert said["models"]["e1"]["all"]["f1"] == measure(load_extractor(folder), titles)["all"].f1
     assert said["models"]["e1"]["brand"]["low"] <= said["models"]["e1"]["brand"]["f1"]
     assert said["differences"][0]["difference"] == said["differences"][0]["low"] == 0
     assert CliRunner().invoke(app, options).exit_code == 2

@@ -21,7 +21,7 @@ from tagstream.core.ports import MicroBatch, TextFields
 from tagstream.core.taxonomy import Group, Taxonomy, Value
 from tagstream.dataset.rows import Row
 from tagstream.dataset.training_set import TrainingSet
-from tagstream.evaluation.writing import (
+from tagstream.evaluation.tag_sets import (
     as_sets,
     edit_distance,
     faults_of,
@@ -281,8 +281,8 @@ def test_it_learns_to_write_the_tags_of_unseen_titles(fitted: Generator, tiny_se
     test = tiny_set.products.test
     truths = labelled(test, [group.name for group in tiny_set.taxonomy.groups])
     figures = set_figures(truths, as_sets(fitted.generate([row.text for row in test])), tiny_set.taxonomy)
-    assert figures["set_f1"] > 0.95
-    assert figures["edit_distance"] < 0.05
+    assert figures.set_f1 > 0.95
+    assert figures.edit_distance < 0.05
 
 
 def test_the_named_colour_is_written(fitted: Generator) -> None:
@@ -521,11 +521,11 @@ def test_set_figures_are_those_of_a_count_by_hand() -> None:
     truths = [frozenset({("kind", "Footwear"), ("type", "Shoes")}), frozenset({("kind", "Accessories")})]
     ours = [frozenset({("kind", "Footwear"), ("type", "Watch")}), frozenset({("kind", "Accessories")})]
     figures = set_figures(truths, ours, TAXONOMY)
-    assert figures["set_f1"] == pytest.approx(2 / 3)
-    assert figures["exact"] == 0.5
-    assert figures["f1_of_group"] == {"kind": 1.0, "type": 0.0, "颜色": 1.0}
+    assert figures.set_f1 == pytest.approx(2 / 3)
+    assert figures.exact == 0.5
+    assert figures.f1_of_group == {"kind": 1.0, "type": 0.0, "颜色": 1.0}
     longer = len("kind=Footwear; type=Shoes")
-    assert figures["edit_distance"] == pytest.approx(5 / longer / 2)
+    assert figures.edit_distance == pytest.approx(5 / longer / 2)
 
 
 # The job

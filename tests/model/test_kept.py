@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from jobs.evaluate import trained_on
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.ports import TextFields
 from tagstream.dataset.rows import Row
 from tagstream.dataset.training_set import TrainingSet, title_hashes, training_set
 from tagstream.model.tagger import read_stored
 from tagstream.model.version.format import read_manifest
+from tagstream.ops.evaluate import candidate
 from tagstream.training.members import Recipe, kept_pictures, train_text
 from tagstream.training.recipe import fuse, threshold
 from tagstream.training.release import Trained, release
@@ -58,10 +58,11 @@ def test_evaluation_says_how_many_of_its_rows_the_version_has_learned_or_was_fit
     version: Path, tiny_set: TrainingSet
 ) -> None:
     parts = tiny_set.products
-    assert trained_on(version, parts.test) == 0
-    assert trained_on(version, [*parts.test, *parts.train[:3], *parts.validation[:2]]) == 5
+    one = candidate(version)
+    assert one.trained_on(parts.test) == 0
+    assert one.trained_on([*parts.test, *parts.train[:3], *parts.validation[:2]]) == 5
     another_shop = replace(parts.validation[0], text=TextFields("What has the same number elsewhere"))
-    assert trained_on(version, [another_shop]) == 0
+    assert one.trained_on([another_shop]) == 0
 
 
 def test_a_member_that_has_learned_what_is_held_out_now_is_refused(

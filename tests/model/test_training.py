@@ -16,7 +16,6 @@ from tagstream.dataset.swapped import swapped
 from tagstream.dataset.targets import targets
 from tagstream.dataset.training_set import TrainingSet
 from tagstream.dataset.variants import spread_over_fields
-from tagstream.evaluation.figures import accuracy
 from tagstream.model.fusion import MEMBERS
 from tagstream.model.members import ImageMember, ImageMembers, TextMember
 from tagstream.model.towers.image import EfficientNet
@@ -26,6 +25,7 @@ from tagstream.training.members import Recipe, train_text
 from tagstream.training.objectives import ImageObjective, TextObjective, augment
 from tagstream.training.recipe import retaught
 from tagstream.training.release import Trained
+from tests.model.plain_figures import accuracy
 
 PAIR = Taxonomy(
     taxonomy_version="1",

@@ -1,0 +1,106 @@
+"""`jobs/evaluate.py`: model versions, from a registry or from folders, on labelled rows from files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from tagstream.adapters.registry import Registry
+from tagstream.dataset.rows import read_products
+from tagstream.dataset.split import EvaluationSpec
+from tagstream.dataset.table import read_table
+from tagstream.dataset.titles import read_titles
+from tagstream.evaluation import tables
+from tagstream.evaluation.comparison import Comparison, compare
+from tagstream.evaluation.figures import null_for_nan
+from tagstream.evaluation.slices import Candidate
+from tagstream.evaluation.spans import SpanComparison, compare_extractors
+from tagstream.model.version.format import read_manifest, read_title_hashes
+from tagstream.model.version.load import load, load_extractor
+
+
+def run_evaluation(
+    data: Path,
+    models: Sequence[str],
+    registry: Registry,
+    slices: Sequence[str] = (),
+    spec: Path | None = None,
+    json_out: Path | None = None,
+    report: Path | None = None,
+) -> None:
+    """Measure the models and print the tables; write JSON and HTML where they are asked for.
+
+    `models`: "champion", versions in the registry, or folders; extractors' folders where `data` has titles
+    with spans. `slices`: none means every one that the rows have.
+
+    Raises:
+        ValueError: data, spec or models are not what they should be, or there is nothing to measure.
+        TagstreamError: a model cannot be fetched or is damaged.
+    """
+    found: Comparison | SpanComparison
+    if _has_spans(data):
+        if slices or spec or report:
+            raise ValueError("titles with spans have no slices, no spec and no report")
+        found = _compare_extractors(data, models)
+    else:
+        candidates = [candidate(_folder(name, registry)) for name in models or ("champion",)]
+        rows = read_products(data, taxonomy=candidates[0].tagger.taxonomy, unknown="keep")
+        if not rows:
+            raise ValueError(f"{data}: no rows")
+        found = compare(candidates, rows, slices, _read_spec(spec) if spec else None)
+    tables.show(found)
+    if json_out is not None:
+        text = json.dumps(null_for_nan(found.to_json()), ensure_ascii=False, indent=1)
+        json_out.write_text(text + "\n", encoding="utf-8")
+    if report is not None and isinstance(found, Comparison):
+        try:
+            from tagstream.evaluation.report import write_comparison  # matplotlib and jinja2
+        except ModuleNotFoundError as error:
+            raise ValueError(f"--report needs the `train` extra: {error}") from error
+        write_comparison(report, found)
+
+
+def candidate(folder: Path) -> Candidate:
+    """The model version in a folder. Raises IncompatibleModel where it is none, or a damaged one."""
+    titles = None
+    if (folder / "training_groups.npy").is_file():
+        titles = np.union1d(read_title_hashes(folder, "training"), read_title_hashes(folder, "validation"))
+    name, tagger = read_manifest(folder).model_version, load(folder)
+    counts = json.loads((folder / "metrics.json").read_bytes()).get("training_counts", {})
+    return Candidate(name, tagger, counts, titles)
+
+
+def _compare_extractors(data: Path, models: Sequence[str]) -> SpanComparison:
+    if not models:
+        raise ValueError(f"{data} has titles with spans: name an extractor's folder with --model")
+    extractors = {Path(folder).name: load_extractor(Path(folder)) for folder in models}
+    if len(extractors) < len(models):
+        raise ValueError(f"two extractors have one name: {', '.join(models)}")
+    return compare_extractors(extractors, read_titles(data))
+
+
+def _has_spans(data: Path) -> bool:
+    return data.suffix == ".jsonl" and data.is_file() and "entities" in read_table(data).columns
+
+
+def _folder(model: str, registry: Registry) -> Path:
+    """Raises ValueError for a name that is neither a folder nor in the registry."""
+    if model == "champion":
+        return registry.fetch(registry.champion()[0])
+    if Path(model).is_dir():
+        return Path(model)
+    known = registry.versions()
+    if model not in known:
+        raise ValueError(f"no model {model}: neither a folder nor in the registry: {', '.join(known)}")
+    return registry.fetch(model)
+
+
+def _read_spec(path: Path) -> EvaluationSpec:
+    try:
+        return EvaluationSpec.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise ValueError(f"{path} is no evaluation spec: {error}") from error
