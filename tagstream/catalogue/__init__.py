@@ -1,8 +1,7 @@
-"""The built-in products, for a demo, tests and load: titles written by hand, pictures drawn in code.
+"""The built-in products, for a demo, tests and load: written by hand in products.toml, drawn in code.
 
 drawn        every product as an event, a history of them, any number of events for load
-titles       the products, one a line: looks, colour and title
-patterns     colours and patterns of cloth
+patterns     what is woven into or printed on cloth
 canvas       what a picture is drawn on
 tops         drawings of clothes for the upper body, and dresses
 bottoms      … of trousers and skirts

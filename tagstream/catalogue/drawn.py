@@ -13,10 +13,12 @@ from __future__ import annotations
 import base64
 import json
 import random
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from tagstream.catalogue.accessories import ACCESSORIES
@@ -24,13 +26,14 @@ from tagstream.catalogue.bottoms import BOTTOMS
 from tagstream.catalogue.canvas import Canvas
 from tagstream.catalogue.footwear import FOOTWEAR
 from tagstream.catalogue.jpeg import sized
-from tagstream.catalogue.patterns import COLOURS, PATTERNS
-from tagstream.catalogue.titles import BRANDS, CHINESE, CHINESE_COPY, ENGLISH, ENGLISH_COPY
+from tagstream.catalogue.patterns import PATTERNS
 from tagstream.catalogue.tops import TOPS
 from tagstream.core.events import SCHEMA_VERSION, ImageRef, ProductEvent
 from tagstream.core.records import KeyValue
 
 _SHAPES = {**TOPS, **BOTTOMS, **FOOTWEAR, **ACCESSORIES}
+#: Brands, products by language, their copy, and colours, as written by hand.
+_WRITTEN: dict[str, Any] = tomllib.loads(Path(__file__).with_name("products.toml").read_text("utf-8"))
 _FIRST_DAY = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)
 _Line = tuple[str, str, str, str]  # shape, pattern, colour, title
 # Coprime to every other choice made by position, so that no shape always lacks its picture.
@@ -39,7 +42,7 @@ _WITHOUT_PICTURE_EVERY, _UPDATED_EVERY, _DELETED_EVERY = 17, 13, 29
 
 @dataclass(frozen=True, slots=True)
 class Drawn:
-    """One product as written in titles.py. `number` counts from 0 over the whole catalogue."""
+    """One product as written in products.toml. `number` counts from 0 over the whole catalogue."""
 
     number: int
     lang: str
@@ -54,14 +57,16 @@ class Drawn:
 
     @property
     def brand(self) -> str | None:
-        return next((brand for brand in BRANDS if self.title.startswith(brand)), None)
+        return next((brand for brand in _WRITTEN["brands"] if self.title.startswith(brand)), None)
 
     @property
     def description(self) -> str | None:
         """Chinese products always have copy, a third of the English ones do."""
         if self.lang == "en":
-            return ENGLISH_COPY[self.number // 3 % len(ENGLISH_COPY)] if self.number % 3 == 0 else None
-        copy = next((copy for word, copy in CHINESE_COPY.items() if word in self.title), CHINESE_COPY["上衣"])
+            copy = _WRITTEN["english_copy"]
+            return str(copy[self.number // 3 % len(copy)]) if self.number % 3 == 0 else None
+        copies = _WRITTEN["chinese_copy"]
+        copy = next((copy for word, copy in copies.items() if word in self.title), copies["上衣"])
         return f"{self.title.replace(' ', '，')}。{copy[self.number // 3 % len(copy)]}"
 
     def picture(self) -> bytes:
@@ -71,7 +76,8 @@ class Drawn:
 
 @cache
 def _picture(product: Drawn) -> bytes:
-    canvas = Canvas(product.number, COLOURS[product.colour], PATTERNS[product.pattern])
+    red, green, blue = _WRITTEN["colours"][product.colour]
+    canvas = Canvas(product.number, (red, green, blue), PATTERNS[product.pattern])
     _SHAPES[product.shape](canvas)
     return canvas.jpeg()
 
@@ -79,7 +85,7 @@ def _picture(product: Drawn) -> bytes:
 @cache
 def drawn() -> tuple[Drawn, ...]:
     """The products, English and Chinese mixed two to one, as far as both last."""
-    english, chinese = (_parsed(table) for table in (ENGLISH, CHINESE))
+    english, chinese = (_parsed(table) for table in (_WRITTEN["english"], _WRITTEN["chinese"]))
     ordered: list[tuple[str, _Line]] = []
     while english or chinese:
         ordered += [("en", line) for line in english[:2]] + [("zh", line) for line in chinese[:1]]
