@@ -1,13 +1,14 @@
-"""How the members are joined, group by group, and calibrated by the same weights.
+"""How the opinions of the members become one probability for each value.
 
-    single-choice group   p = softmax(sum over members of w * log p + b)
-    free tags             p = sigmoid(sum over members of w * logit + b), each tag
+    opinions   what each member gives: logits, and whether there is a text, a picture, a name in the text
+    settings   which of seven situations a row is in, group by group
+    weights    (w, b) for each group and setting, which also calibrate:
 
-with one (w, b) for each setting: both modalities, text alone, picture alone; the first two again for texts
-that name none of the group's values, and for texts that name no value at all, in which a text member is as
-sure as ever and right less often. The weights are fitted on rows that no member was trained on, by
-likelihood, and pulled towards the text as it is (towards the picture where there is no text): a picture has
-to earn its weight.
+        single-choice group   p = softmax(sum over members of w * log p + b)
+        free tags             p = sigmoid(sum over members of w * logit + b), each tag
+
+The weights are fitted by likelihood, on rows that no member was trained on. They are pulled towards the text
+alone (towards the picture where there is no text), so that a picture has to earn its weight.
 """
 
 from __future__ import annotations
@@ -24,23 +25,28 @@ from tagstream.core.taxonomy import Group, Taxonomy
 
 MEMBERS = ("text", "image", "joint")
 TEXT, IMAGE, JOINT = range(3)
+#: Unnamed: the text names no value of the group. Nothing named: it names no value at all. A text member is as
+#: sure then as ever, and right less often.
 SETTINGS = (
     *("both", "text", "image"),
     *("both, unnamed", "text, unnamed"),
     *("both, nothing named", "text, nothing named"),
 )
 BOTH, TEXT_ALONE, IMAGE_ALONE, BOTH_UNNAMED, TEXT_UNNAMED, BOTH_SILENT, TEXT_SILENT = range(7)
-#: Which members may speak in each setting.
 _ALL, _TEXT, _IMAGE = [1.0, 1.0, 1.0], [1.0, 0.0, 0.0], [0.0, 1.0, 0.0]
+#: (settings, members) 1 where a member may have a weight, and the weights that fitting begins with.
 USED = torch.tensor([_ALL, _TEXT, _IMAGE, _ALL, _TEXT, _ALL, _TEXT])
 START = torch.tensor([_TEXT, _TEXT, _IMAGE, _TEXT, _TEXT, [0.5, 0.5, 0.0], _TEXT])
-#: A image member that saw fewer rows of a value has no vote on it beside a text that names a value of the
-#: group, or that names none.
+#: Beside a text that names a value of the group, and beside one that names none: fewer pictures of a value
+#: give the image member no vote on it.
 VOTE_MIN_ROWS, VOTE_MIN_ROWS_UNNAMED = 60, 10
+#: Setting → the one that free tags have: rows labelled with a tag that their text does not name tell nothing
+#: of the many rows without a tag, and the model would invent tags.
+_FREE_TAGS = torch.tensor([BOTH, TEXT_ALONE, IMAGE_ALONE, BOTH, TEXT_ALONE, BOTH, TEXT_ALONE])
 
 
 class Opinions(NamedTuple):
-    """What the members say of n rows."""
+    """The members' opinions of n rows."""
 
     logits: Tensor  # (members, n, taxonomy.size)
     has_text: Tensor  # (n,) bool
@@ -48,10 +54,11 @@ class Opinions(NamedTuple):
     named: Tensor  # (n, groups) bool: the text names a value of the group
 
     def take(self, rows: Tensor) -> Opinions:
+        """Those of these rows, in this order."""
         return Opinions(self.logits[:, rows], self.has_text[rows], self.has_image[rows], self.named[rows])
 
     def settings(self) -> Tensor:
-        """(n, groups) which setting each row is in, group by group."""
+        """(n, groups) the setting of each row, group by group."""
         silent = ~self.named.any(dim=1, keepdim=True)
         both = torch.where(self.named, BOTH, torch.where(silent, BOTH_SILENT, BOTH_UNNAMED))
         text = torch.where(self.named, TEXT_ALONE, torch.where(silent, TEXT_SILENT, TEXT_UNNAMED))
@@ -59,12 +66,38 @@ class Opinions(NamedTuple):
         return torch.where(self.has_text[:, None], with_text, IMAGE_ALONE)
 
 
+def named_groups(mentions: npt.NDArray[np.float32], taxonomy: Taxonomy) -> Tensor:
+    """(n, groups) bool: whether a text names any value of a group, from (n, size) mentions."""
+    found = [mentions[:, taxonomy.slices[group.name]].any(axis=1) for group in taxonomy.groups]
+    return torch.from_numpy(np.stack(found, axis=1))
+
+
+def setting_of(group: Group, setting: Tensor) -> Tensor:
+    """(n,) settings of a group's rows; those of free tags do not depend on what the text names."""
+    return _FREE_TAGS[setting] if group.kind == "multi" else setting
+
+
+def as_log(group: Group, logits: Tensor) -> Tensor:
+    """(n, values) log probabilities of one group."""
+    return functional.log_softmax(logits, dim=1) if group.kind == "single" else functional.logsigmoid(logits)
+
+
+def log_probabilities(logits: Tensor, taxonomy: Taxonomy) -> Tensor:
+    """(n, size) log probabilities within single-choice groups; the logits themselves for free tags."""
+    out = logits.clone()
+    for group in taxonomy.groups:
+        if group.kind == "single":
+            columns = taxonomy.slices[group.name]
+            out[:, columns] = as_log(group, logits[:, columns])
+    return out
+
+
 class Fusion(nn.Module):
-    """`weights` (settings, groups, members) and `bias` (settings, taxonomy.size)."""
+    """`weights` (settings, groups, members), `bias` (settings, taxonomy.size), and `taught` (taxonomy.size,):
+    how many pictures taught each value."""
 
     weights: Tensor
     bias: Tensor
-    #: (taxonomy.size,) how many pictures taught each value
     taught: Tensor
 
     def __init__(self, taxonomy: Taxonomy) -> None:
@@ -74,65 +107,35 @@ class Fusion(nn.Module):
         self.register_buffer("bias", torch.zeros(len(SETTINGS), taxonomy.size))
         self.register_buffer("taught", torch.full((taxonomy.size,), 1e4))
 
-    def forward(self, said: Opinions) -> Tensor:
-        """→ (n, size) probabilities. A row with neither text nor picture gets what the picture setting says
-        of an uninformative picture."""
-        settings = said.settings()
-        members = self.neutral(said)
-        out = torch.empty_like(members[0])
+    def forward(self, opinions: Opinions) -> Tensor:
+        """→ (n, size) probabilities. A row with neither text nor picture is scored as a picture that shows
+        nothing."""
+        settings = opinions.settings()
+        logs = self.neutral(opinions)
+        out = torch.empty_like(logs[0])
         for at, group in enumerate(self.taxonomy.groups):
             columns, setting = self.taxonomy.slices[group.name], setting_of(group, settings[:, at])
-            opinions = members[:, :, columns]
             weights = self.weights[setting, at].T[:, :, None]
-            logits = (weights * opinions).sum(dim=0) + self.bias[setting, columns]
+            logits = (weights * logs[:, :, columns]).sum(dim=0) + self.bias[setting, columns]
             out[:, columns] = as_log(group, logits).exp()
         return out
 
-    def neutral(self, said: Opinions) -> Tensor:
-        """(members, n, size) log probabilities, neutral for values that pictures hardly taught.
+    def neutral(self, opinions: Opinions) -> Tensor:
+        """(members, n, size) log probabilities, neutral for values that hardly any picture taught.
 
-        Values known from titles alone would otherwise be voted down by every picture. Where there is a text
-        to say them, they get the picture's expected log probability: neither for nor against.
+        Every picture would otherwise vote against a value known from titles alone. Beside a text such a value
+        gets the picture's expected log probability: neither for nor against.
         """
-        logs = torch.stack([log_probabilities(logits, self.taxonomy) for logits in said.logits])
-        pair = said.has_text & said.has_image
+        logs = torch.stack([log_probabilities(logits, self.taxonomy) for logits in opinions.logits])
+        pair = opinions.has_text & opinions.has_image
         for at, group in enumerate(self.taxonomy.groups):
             if group.kind == "multi":
                 continue
             columns = self.taxonomy.slices[group.name]
-            minimum = torch.where(said.named[:, at], VOTE_MIN_ROWS, VOTE_MIN_ROWS_UNNAMED)
-            unheard = pair[:, None] & (self.taught[columns] < minimum[:, None])
+            minimum = torch.where(opinions.named[:, at], VOTE_MIN_ROWS, VOTE_MIN_ROWS_UNNAMED)
+            untaught = pair[:, None] & (self.taught[columns] < minimum[:, None])
             for member in (IMAGE, JOINT):
                 opinion = logs[member][:, columns]
                 expected = (opinion.exp() * opinion).sum(dim=1, keepdim=True)
-                logs[member][:, columns] = torch.where(unheard, expected, opinion)
+                logs[member][:, columns] = torch.where(untaught, expected, opinion)
         return logs
-
-
-def setting_of(group: Group, setting: Tensor) -> Tensor:
-    """Free tags have no settings of their own for texts that do not name them: rows labelled with a tag that
-    nobody names say nothing of the many that have none, and the model would invent tags."""
-    return _ANY_NAMING[setting] if group.kind == "multi" else setting
-
-
-_ANY_NAMING = torch.tensor([BOTH, TEXT_ALONE, IMAGE_ALONE, BOTH, TEXT_ALONE, BOTH, TEXT_ALONE])
-
-
-def as_log(group: Group, logits: Tensor) -> Tensor:
-    return functional.log_softmax(logits, dim=1) if group.kind == "single" else functional.logsigmoid(logits)
-
-
-def log_probabilities(logits: Tensor, taxonomy: Taxonomy) -> Tensor:
-    """Softmax logs within single-choice groups; the logits themselves for free tags."""
-    out = logits.clone()
-    for group in taxonomy.groups:
-        if group.kind == "single":
-            columns = taxonomy.slices[group.name]
-            out[:, columns] = functional.log_softmax(logits[:, columns], dim=1)
-    return out
-
-
-def named_groups(mentions: npt.NDArray[np.float32], taxonomy: Taxonomy) -> Tensor:
-    """(n, groups) bool: whether a text names any value of a group, from (n, size) mentions."""
-    found = [mentions[:, taxonomy.slices[group.name]].any(axis=1) for group in taxonomy.groups]
-    return torch.from_numpy(np.stack(found, axis=1))

@@ -22,10 +22,10 @@ from tagstream.text.ngrams import HashedNgrams
 
 
 class TextMember(nn.Module):
-    """n texts, and (n, outputs) of which values they name → (n, outputs) logits.
+    """n texts, and (n, outputs) mentions, 1 where a text names a value → (n, outputs) logits.
 
-    Texts that name no value at all have a head of their own: what little they say must not be learned at the
-    cost of those that say more.
+    Texts that name no value have a head of their own. They tell little, and learning it must not cost those
+    that tell more.
     """
 
     def __init__(self, tower: TextTower, outputs: int) -> None:
@@ -42,13 +42,14 @@ class TextMember(nn.Module):
         return self.of_features(self.tower(prepared), mentions.to(self.named.device))
 
     def of_features(self, features: Tensor, mentions: Tensor) -> Tensor:
+        """(n, outputs) logits from the tower's (n, width) features."""
         silent = ~(mentions > 0).any(dim=1, keepdim=True)
         logits = self.heads(features) + self.named * mentions
         return torch.where(silent, self.silent_heads(features), logits)
 
 
 class ImageMember(nn.Module):
-    """(n, …) what the tower prepared → (n, outputs) logits."""
+    """(n, …) pictures as the tower prepared them → (n, outputs) logits."""
 
     def __init__(self, tower: ImageTower, outputs: int, dropout: float = 0.2) -> None:
         super().__init__()
@@ -60,6 +61,7 @@ class ImageMember(nn.Module):
         return self.of_features(self.tower(prepared))
 
     def of_features(self, features: Tensor) -> Tensor:
+        """(n, outputs) logits from the tower's (n, width) features."""
         logits: Tensor = self.heads(self.dropout(features))
         return logits
 
@@ -71,8 +73,8 @@ class JointConfig(TowerConfig):
     gated             a learned share of each, feature by feature (Arevalo et al. 2017)
     cross-attention   a transformer over the parts of both, with a token for each modality
 
-    Where a modality is missing, or dropped in training with probability `modality_dropout`, a learned
-    vector stands in for it.
+    A learned vector replaces a modality that is missing, or that training drops with probability
+    `modality_dropout`.
     """
 
     kind: Literal["concatenation", "gated", "cross-attention"] = "concatenation"
@@ -89,7 +91,7 @@ class JointConfig(TowerConfig):
 
 
 class JointMember(nn.Module):
-    """Texts, (n, width) features of the shared picture tower, and which are there → (n, outputs) logits."""
+    """Texts, and parts of the picture from the image member's tower → (n, outputs) logits."""
 
     def __init__(self, config: JointConfig, text: TextTower, image: ImageTower, outputs: int) -> None:
         super().__init__()
@@ -105,33 +107,30 @@ class JointMember(nn.Module):
     def forward(
         self, prepared: Prepared, mentions: Tensor, image: Parts, has_text: Tensor, has_image: Tensor
     ) -> Tensor:
-        """`image`: the picture's parts (n, parts, image.width); `has_*`: (n,) bool."""
-        said = (
-            self.text.sequence(prepared)
-            if self.config.kind == "cross-attention"
-            else _one(self.text(prepared))
-        )
-        return self.of_parts(said, image, mentions, has_text, has_image)
+        """`mentions`: (n, outputs). `image`: (n, parts, image.width). `has_*`: (n,) bool."""
+        attends = self.config.kind == "cross-attention"
+        text = self.text.sequence(prepared) if attends else Parts.one(self.text(prepared))
+        return self.of_parts(text, image, mentions, has_text, has_image)
 
     def of_parts(
         self, text: Parts, image: Parts, mentions: Tensor, has_text: Tensor, has_image: Tensor
     ) -> Tensor:
-        """The same from the parts that both towers gave."""
+        """The same from the parts of both towers."""
         if self.training and self.config.modality_dropout > 0:
             has_text, has_image = _dropped(has_text, has_image, self.config.modality_dropout)
-        said = self._standing_in(Parts(self.from_text(text.parts), text.there), has_text, 0)
-        seen = self._standing_in(Parts(self.from_image(image.parts), image.there), has_image, 1)
+        text = self._or_missing(Parts(self.from_text(text.parts), text.there), has_text, 0)
+        image = self._or_missing(Parts(self.from_image(image.parts), image.there), has_image, 1)
         named = self.named * mentions.to(self.named.device) * has_text[:, None]
-        logits: Tensor = self.heads(self.dropout(self.mix(said, seen))) + named
+        logits: Tensor = self.heads(self.dropout(self.mix(text, image))) + named
         return logits
 
-    def _standing_in(self, parts: Parts, there: Tensor, modality: int) -> Parts:
-        """A row whose modality is missing has the learned vector as its one part."""
+    def _or_missing(self, parts: Parts, there: Tensor, modality: int) -> Parts:
+        """A row without this modality has a learned vector as its one part."""
         first = torch.zeros_like(parts.there)
         first[:, 0] = True
-        stand_in = self.missing[modality].expand_as(parts.parts)
+        missing = self.missing[modality].expand_as(parts.parts)
         return Parts(
-            torch.where(there[:, None, None], parts.parts, stand_in),
+            torch.where(there[:, None, None], parts.parts, missing),
             first | (parts.there & there[:, None]),
         )
 
@@ -152,9 +151,9 @@ class _Gated(nn.Module):
         self.gate = nn.Linear(2 * config.width, config.width)
 
     def forward(self, text: Parts, image: Parts) -> Tensor:
-        said, seen = _mean(text), _mean(image)
-        gate = torch.sigmoid(self.gate(torch.cat([said, seen], dim=1)))
-        return gate * torch.tanh(said) + (1 - gate) * torch.tanh(seen)
+        of_text, of_image = _mean(text), _mean(image)
+        gate = torch.sigmoid(self.gate(torch.cat([of_text, of_image], dim=1)))
+        return gate * torch.tanh(of_text) + (1 - gate) * torch.tanh(of_image)
 
 
 class _CrossAttention(nn.Module):
@@ -181,10 +180,6 @@ def _mean(parts: Parts) -> Tensor:
     return total / there.sum(dim=1)
 
 
-def _one(pooled: Tensor) -> Parts:
-    return Parts(pooled[:, None], torch.ones(len(pooled), 1, dtype=torch.bool, device=pooled.device))
-
-
 def _dropped(has_text: Tensor, has_image: Tensor, share: float) -> tuple[Tensor, Tensor]:
     """Text or picture, never both, taken from `share` of the rows each."""
     drawn = torch.rand(len(has_text), device=has_text.device)
@@ -194,7 +189,7 @@ def _dropped(has_text: Tensor, has_image: Tensor, share: float) -> tuple[Tensor,
 
 
 class ImageMembers(nn.Module):
-    """The image member, and the joint member on the same features, in one forward pass."""
+    """The image member and the joint member: one tower for both, one forward pass."""
 
     def __init__(self, image: ImageMember, joint: JointMember | None) -> None:
         super().__init__()
@@ -203,7 +198,7 @@ class ImageMembers(nn.Module):
     def forward(
         self, pictures: Tensor, texts: Prepared | None, mentions: Tensor | None, has_text: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """(rows, …) → logits of the picture, and of picture and text together; each (rows, outputs)."""
+        """(rows, …) → logits of the image member and of the joint member, each (rows, outputs)."""
         if self.joint is None:
             return self.image(pictures), None
         assert texts is not None
@@ -216,9 +211,8 @@ class ImageMembers(nn.Module):
 
 
 def features_and_parts(image: ImageMember, joint: JointMember, prepared: Tensor) -> tuple[Tensor, Parts]:
-    """One pass through the tower: its pooled features, and the parts that the joint member looks at."""
+    """(rows, image.width) pooled features, and the parts that the joint member reads."""
     features = image.tower(prepared)
     if joint.config.kind == "cross-attention" and image.tower.has_parts:
         return features, image.tower.sequence(prepared)
-    there = torch.ones(len(features), 1, dtype=torch.bool, device=features.device)
-    return features, Parts(features[:, None], there)
+    return features, Parts.one(features)

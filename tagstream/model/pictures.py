@@ -1,8 +1,11 @@
 """Encoded pictures → equally sized uint8 tensors. The same code runs in training and at serving.
 
-A picture is fitted into the frame with its aspect kept and centred on white, as shop photographs
-stand on white; transparency becomes white too. Its header is read before it is decoded: a small file
-can claim gigapixels.
+A picture is fitted into the frame, its aspect kept, and centred on white, as shop photographs are;
+transparency becomes white too.
+
+The size of a picture is limited here, by `IMAGE_MAX_PIXELS` (pixels) in `_within_limit`: the header is read
+before anything is decoded, because a small file can claim gigapixels. The bytes of a file are limited where
+it is fetched (`image_max_bytes` of the settings).
 """
 
 from __future__ import annotations
@@ -19,7 +22,8 @@ from torchvision.transforms.v2.functional import resize
 
 from tagstream.core.events import ImageUse
 
-MAX_PIXELS = 40_000_000
+#: Width x height of a picture, as its header states it. A larger one is never decoded: see `_within_limit`.
+IMAGE_MAX_PIXELS = 40_000_000
 WHITE = 255
 _BAND_PIXELS = 1_000_000
 _JPEG = b"\xff\xd8"
@@ -86,7 +90,7 @@ def _webp_size(encoded: bytes) -> tuple[int, int]:
 
 def decode(encoded: bytes, frame: Frame) -> Tensor | None:
     """(3, height, width) uint8, or None if the picture does not decode or has too many pixels."""
-    if not _acceptable(encoded):
+    if not _within_limit(encoded):
         return None
     try:
         if encoded.startswith(_JPEG):
@@ -96,9 +100,10 @@ def decode(encoded: bytes, frame: Frame) -> Tensor | None:
         return None  # torchvision raises it for every kind of damage
 
 
-def _acceptable(encoded: bytes) -> bool:
+def _within_limit(encoded: bytes) -> bool:
+    """Whether the header states a size, of at most `IMAGE_MAX_PIXELS`. Every decoder asks this first."""
     pixels = pixel_count(encoded)
-    return pixels is not None and 0 < pixels <= MAX_PIXELS
+    return pixels is not None and 0 < pixels <= IMAGE_MAX_PIXELS
 
 
 def _buffer(encoded: bytes) -> Tensor:
@@ -162,7 +167,9 @@ def decode_all(
 def _decode_on_card(encoded: Sequence[bytes | None], frame: Frame, device: torch.device) -> dict[int, Tensor]:
     """Place → picture of the JPEGs. Empty when the card refuses one of them: then the processor decodes."""
     jpegs = {
-        place: one for place, one in enumerate(encoded) if one and one.startswith(_JPEG) and _acceptable(one)
+        place: one
+        for place, one in enumerate(encoded)
+        if one is not None and one.startswith(_JPEG) and _within_limit(one)
     }
     if not jpegs:
         return {}

@@ -42,7 +42,7 @@ PICTURES_AT_ONCE = 64
 
 
 class Members:
-    """The trained members, and what each says of a micro-batch. The same code in training and at serving."""
+    """The trained members, and their opinions of a micro-batch. The same code in training and at serving."""
 
     def __init__(
         self,
@@ -53,7 +53,7 @@ class Members:
         frame: Frame | None,
         device: torch.device | None = None,
     ) -> None:
-        """`image_columns`: the taxonomy's columns that the picture's heads mean, in order."""
+        """`image_columns`: the taxonomy's columns that the image member scores, in its order."""
         self.taxonomy, self.text, self.image_members, self.frame = taxonomy, text, image_members, frame
         self._device = device or torch.device("cpu")
         self._mentions = Mentions(taxonomy)
@@ -67,7 +67,7 @@ class Members:
         return tuple(name for name, yes in zip(MEMBERS, there, strict=True) if yes)
 
     def opinions(self, batch: MicroBatch) -> tuple[Opinions, list[ImageUse]]:
-        """What each member says, and what became of each picture; a model without pictures looks at none."""
+        """The members' logits, and what became of each picture: without an image member none is decoded."""
         n, size = len(batch), self.taxonomy.size
         logits = torch.zeros(len(MEMBERS), n, size)
         mentions = self._mentions.find(batch.texts)
@@ -75,7 +75,7 @@ class Members:
             has_text = np.zeros(n, bool)
             if self.text is not None:
                 prepared = self.text.tower.prepare(batch.texts)
-                has_text = self.text.tower.has_text(prepared)
+                has_text = prepared.has_text()
                 logits[TEXT] = self.text(prepared, torch.from_numpy(mentions)).float().cpu()
             uses: list[ImageUse] = ["none" if image is None else "unusable" for image in batch.images]
             if self.image_members is not None and self.frame is not None:
@@ -88,7 +88,7 @@ class Members:
                     if not len(places):
                         continue  # no picture at all: not every encoder takes an empty batch
                     at = torch.from_numpy(rows[places])[:, None]
-                    image, joint = self._see(
+                    image, joint = self._image_logits(
                         pictures[torch.from_numpy(places).to(pictures.device)],
                         None if texts is None else texts.take(places),
                         mentions[rows[places]],
@@ -101,7 +101,7 @@ class Members:
         named = named_groups(mentions, self.taxonomy)
         return Opinions(logits, torch.from_numpy(has_text), has_image, named), uses
 
-    def _see(
+    def _image_logits(
         self,
         pictures: torch.Tensor,
         texts: Prepared | None,
@@ -109,15 +109,15 @@ class Members:
         has_text: npt.NDArray[np.bool_],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         assert self.image_members is not None
-        seen = self.image_members.image.tower.prepare(pictures).rows.to(self._device)
+        prepared = self.image_members.image.tower.prepare(pictures).rows.to(self._device)
         there = torch.from_numpy(has_text).to(self._device)
         answer: tuple[torch.Tensor, torch.Tensor | None] = self.image_members(
-            seen, texts, torch.from_numpy(mentions[:, self._image_columns.numpy()]), there
+            prepared, texts, torch.from_numpy(mentions[:, self._image_columns.numpy()]), there
         )
         return answer
 
     def with_text(self, text: TextMember) -> Members:
-        """The same members but for the text member."""
+        """The same members with another text member."""
         return Members(
             self.taxonomy, text, self.image_members, self._image_columns.numpy(), self.frame, self._device
         )
@@ -149,18 +149,18 @@ class FusedTagger:
 
     @property
     def frame(self) -> Frame | None:
-        """The size that pictures are fitted into; None for a tagger that looks at none."""
+        """The size that pictures are fitted into; None without an image member."""
         return self._members.frame
 
     def score(self, batch: MicroBatch) -> tuple[npt.NDArray[np.float32], list[ImageUse]]:
         """Calibrated probabilities (events, taxonomy.size), and per event what became of its picture.
 
-        A picture that does not decode, or claims more than `pictures.MAX_PIXELS`, is `unusable` and the
-        event is scored by its text alone; an event without text is scored by its picture alone.
+        A picture that does not decode, or has more than `pictures.IMAGE_MAX_PIXELS`, is `unusable`, and the
+        event is scored by its text alone. An event without text is scored by its picture alone.
         """
-        said, uses = self._members.opinions(batch)
+        opinions, uses = self._members.opinions(batch)
         with torch.inference_mode():
-            scores: npt.NDArray[np.float32] = self._fusion(said).numpy()
+            scores: npt.NDArray[np.float32] = self._fusion(opinions).numpy()
         return scores, uses
 
     def answers(self, inputs: MicroBatch) -> tuple[npt.NDArray[np.float32], list[ImageUse]]:

@@ -75,6 +75,10 @@ class Bags:
     def __len__(self) -> int:
         return len(self.starts)
 
+    def has_text(self) -> npt.NDArray[np.bool_]:
+        """(n,) whether a text has any n-gram."""
+        return np.bincount(self.rows, minlength=len(self)) > 0
+
     def noised(self, share: float, rng: np.random.Generator) -> Bags:
         """About `share` of the n-grams silenced, the others the louder for it (inverted dropout)."""
         kept = rng.random(len(self.counts), dtype=np.float32) >= share

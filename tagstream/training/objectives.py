@@ -108,7 +108,7 @@ class ImageObjective:
         self._texts: Prepared | None = None
         if image_members.joint is not None:
             self._texts = image_members.joint.text.prepare(texts)
-            self._has_text = torch.from_numpy(image_members.joint.text.has_text(self._texts))
+            self._has_text = torch.from_numpy(self._texts.has_text())
             self._mentions = torch.from_numpy(Mentions(taxonomy).find(texts))
 
     def __len__(self) -> int:

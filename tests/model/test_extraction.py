@@ -16,6 +16,7 @@ import typer
 from typer.testing import CliRunner
 
 from jobs import evaluate
+from tagstream.adapters.registry import BUNDLED, Registry
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.ports import TextFields
 from tagstream.dataset.titles import Labelled, Title, cut, read_titles
@@ -28,7 +29,7 @@ from tagstream.model.extraction.lexicon import Lexicon
 from tagstream.model.extraction.network import CharacterConfig
 from tagstream.model.extraction.pretrained import Pretrained
 from tagstream.model.version.format import FORMAT_VERSION, sha256
-from tagstream.model.version.load import load_extractor
+from tagstream.model.version.load import load, load_extractor
 from tagstream.training.extraction import ExtractionRecipe, measure, train_extractor
 
 GROUPS = ("product", "brand")
@@ -248,6 +249,36 @@ def test_a_format_that_is_not_this_code_s_is_refused(
     (copy / "MANIFEST.json").write_text(json.dumps(manifest))
     with pytest.raises(IncompatibleModel, match=reason):
         load_extractor(copy)
+
+
+def test_a_folder_of_the_first_format_finds_the_same(copy: Path) -> None:
+    titles = [title.text for title in TITLES[:40]]
+    found = values(load_extractor(copy), *titles)
+    config = json.loads((copy / "config.json").read_text()) | {"format_version": 1}
+    del config["architecture"]
+    (copy / "config.json").write_text(json.dumps(config))
+    (copy / "golden.npz").unlink()
+    manifest = json.loads((copy / "MANIFEST.json").read_text())
+    del manifest["files"]["golden.npz"]
+    manifest["files"]["config.json"] = sha256(copy / "config.json")
+    (copy / "MANIFEST.json").write_text(json.dumps(manifest))
+
+    assert values(load_extractor(copy), *titles) == found
+
+
+def test_an_extractor_that_computes_differently_than_when_it_was_saved_is_refused(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tagstream.model.extraction.network.folded_in_place", lambda text: text[::-1])
+    with pytest.raises(IncompatibleModel, match="scores differ"):
+        load_extractor(copy)
+
+
+def test_an_extractor_is_no_champion_and_a_champion_no_extractor(folder: Path) -> None:
+    with pytest.raises(IncompatibleModel, match="no scores"):
+        load(folder)
+    with pytest.raises(IncompatibleModel, match="no extractor"):
+        load_extractor(Registry(str(BUNDLED)).fetch(Registry(str(BUNDLED)).champion()[0]))
 
 
 # ---------------------------------------------------------------------- BIO and the chain

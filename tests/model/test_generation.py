@@ -488,6 +488,20 @@ def test_a_generator_that_computes_differently_than_when_it_was_saved_is_refused
         load(folder)
 
 
+def test_a_folder_of_format_2_writes_the_same(fitted: Generator, tmp_path: Path) -> None:
+    folder = saved(fitted, tmp_path / "g1")
+    config = json.loads((folder / "config.json").read_text()) | {"format_version": 2}
+    (folder / "config.json").write_text(json.dumps(config))
+    with np.load(folder / "golden.npz") as stored:
+        texts, expected = stored["texts"], stored["scores"]
+    np.savez_compressed(folder / "golden.npz", texts=texts, expected=expected)
+    manifest = json.loads((folder / "MANIFEST.json").read_text())
+    manifest["files"] = {name: sha256(folder / name) for name in manifest["files"]}
+    (folder / "MANIFEST.json").write_text(json.dumps(manifest))
+    batch = MicroBatch([TextFields("Acme Men Blue Caps")], [None])
+    assert np.array_equal(load(folder).score(batch)[0], fitted.score(batch)[0])
+
+
 # Measuring
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torchvision.io import encode_jpeg, encode_png
 
-from tagstream.model.pictures import MAX_PIXELS, Frame, decode, decode_all, pixel_count
+from tagstream.model.pictures import IMAGE_MAX_PIXELS, Frame, decode, decode_all, pixel_count
 
 FRAME = Frame(112, 144)
 #: 24 x 30, red; lossy, lossless, and wholly transparent.
@@ -81,7 +81,7 @@ def test_a_decompression_bomb_is_refused_by_its_header() -> None:
     bomb = _png_claiming(50_000, 50_000)
 
     assert len(bomb) < 200
-    assert pixel_count(bomb) == 2_500_000_000 > MAX_PIXELS
+    assert pixel_count(bomb) == 2_500_000_000 > IMAGE_MAX_PIXELS
     assert decode(bomb, FRAME) is None
 
 
@@ -101,7 +101,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before, *picture[:, 7
 def test_a_transparent_png_of_the_most_pixels_takes_a_few_times_its_own_bytes(
     tmp_path: Path, bits: int, most_mib: int
 ) -> None:
-    side = int(MAX_PIXELS**0.5)
+    side = int(IMAGE_MAX_PIXELS**0.5)
     paths = [tmp_path / "small.png", tmp_path / "large.png"]
     for path, pixels in zip(paths, (10, side), strict=True):
         path.write_bytes(_translucent_png(pixels, bits))

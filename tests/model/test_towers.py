@@ -417,7 +417,7 @@ def test_what_a_text_says_does_not_depend_on_its_neighbours(config: TextTowerCon
         alone = torch.cat([tower(tower.prepare([text])) for text in texts])
 
     torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-4)
-    assert tower.has_text(tower.prepare(texts)).tolist() == [True, False, True]
+    assert tower.prepare(texts).has_text().tolist() == [True, False, True]
 
 
 def test_a_micro_batch_without_events_has_no_features(bert: Path) -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.ports import MicroBatch
 from tagstream.dataset.training_set import TrainingSet
+from tagstream.model.version import golden
 from tagstream.model.version.format import FORMAT_VERSION, read_manifest, sha256
 from tagstream.model.version.load import load
 from tagstream.training.release import Trained, release
@@ -92,6 +93,36 @@ def test_a_newer_format_is_refused_with_the_remedy(saved: Path) -> None:
     _reseal(saved)
 
     with pytest.raises(IncompatibleModel, match=r"format_version \d+, .*update tagstream"):
+        load(saved)
+
+
+def _as_format_3(folder: Path, fusion: str = "weighted") -> None:
+    """Rewrite a folder as the code of format 3 wrote it."""
+    config = json.loads((folder / "config.json").read_text())
+    del config["architecture"]
+    (folder / "config.json").write_text(json.dumps({**config, "format_version": 3, "fusion": fusion}))
+    weights = load_file(folder / "model.safetensors")
+    image = {name: tensor for name, tensor in weights.items() if name.startswith(("image.", "joint."))}
+    others = {name: tensor for name, tensor in weights.items() if name not in image}
+    old = {f"seeing.{name}": tensor for name, tensor in image.items()}
+    save_file({**others, **old}, folder / "model.safetensors")
+    _reseal(folder)
+
+
+def test_weights_are_named_by_member_and_the_names_of_format_3_still_load(saved: Path) -> None:
+    scores, _ = load(saved, device="cpu").score(golden.batch())
+    names = load_file(saved / "model.safetensors")
+    _as_format_3(saved)
+
+    assert {name.split(".")[0] for name in names} == {"text", "image", "fusion"}
+    assert {name.split(".")[0] for name in load_file(saved / "model.safetensors")} > {"seeing"}
+    np.testing.assert_array_equal(load(saved, device="cpu").score(golden.batch())[0], scores)
+
+
+def test_a_version_with_stacked_fusion_is_refused_in_one_sentence(saved: Path) -> None:
+    _as_format_3(saved, fusion="stacked")
+
+    with pytest.raises(IncompatibleModel, match="stacked fusion is no longer supported: train"):
         load(saved)
 
 

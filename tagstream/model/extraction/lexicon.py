@@ -38,6 +38,7 @@ class Lexicon:
 
     @classmethod
     def of(cls, titles: Sequence[Title], groups: Sequence[str]) -> Lexicon:
+        """Counted over labelled titles."""
         labelled, seen = _count(titles, groups, None)
         return cls(groups, labelled, seen)
 

@@ -156,6 +156,7 @@ class Network(nn.Module):
 
     @property
     def step(self) -> Tensor:
+        """(classes, classes) what each step costs, forbidden ones most."""
         allowed: Tensor = self.get_buffer("allowed")
         return self.steps + allowed
 

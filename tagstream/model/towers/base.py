@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +33,9 @@ class Prepared(Protocol):
     def take(self, rows: Places) -> Prepared:
         """The inputs of these rows, in this order."""
 
+    def has_text(self) -> npt.NDArray[np.bool_]:
+        """(n,) whether a text has anything that its tower can read."""
+
     def noised(self, share: float, rng: np.random.Generator) -> Prepared:
         """For training: about `share` of each text's pieces left out. Inputs without pieces stay."""
 
@@ -47,9 +50,15 @@ class Features:
         return self.rows.shape[0]
 
     def take(self, rows: Places) -> Features:
+        """These rows, in this order."""
         return Features(self.rows[torch.from_numpy(rows)])
 
+    def has_text(self) -> npt.NDArray[np.bool_]:
+        """(n,) whether any feature is not 0."""
+        return np.asarray(self.rows.abs().sum(dim=1) > 0)
+
     def noised(self, share: float, rng: np.random.Generator) -> Features:
+        """The same: there are no pieces to leave out."""
         return self
 
 
@@ -64,12 +73,18 @@ class Tokens:
         return self.ids.shape[0]
 
     def take(self, rows: Places) -> Tokens:
+        """These rows, in this order, cut to the longest of them."""
         places = torch.from_numpy(rows)
         there = self.there[places]
         longest = max(1, int(there.sum(dim=1).max())) if len(rows) else 1
         return Tokens(self.ids[places, :longest], there[:, :longest])
 
+    def has_text(self) -> npt.NDArray[np.bool_]:
+        """(n,) whether any token is there."""
+        return np.asarray(self.there.any(dim=1))
+
     def noised(self, share: float, rng: np.random.Generator) -> Tokens:
+        """About `share` of the tokens left out, never the first."""
         kept = torch.from_numpy(rng.random(self.ids.shape, dtype=np.float32) >= share)
         kept[:, :1] = True  # a text never loses everything
         return Tokens(self.ids, self.there & kept)
@@ -81,40 +96,47 @@ class Parts(NamedTuple):
     parts: Tensor
     there: Tensor
 
+    @staticmethod
+    def one(features: Tensor) -> Parts:
+        """(n, width) → one part a row."""
+        return Parts(features[:, None], torch.ones_like(features[:, :1], dtype=torch.bool))
 
-class TextTower(nn.Module, ABC):
-    """n texts → (n, width)."""
+
+class _Tower(nn.Module, ABC):
+    """What text and image towers have in common: `width` features a row, and files beside the weights."""
 
     width: int
+
+    def sequence(self, prepared: Any) -> Parts:
+        """The parts that attention can look at; a tower without parts is one part."""
+        return Parts.one(self(prepared))
+
+    def assets(self) -> dict[str, bytes]:
+        """Name → content of what a model version must have beside the weights: a vocabulary, a tokenizer."""
+        return {}
+
+    def load_assets(self, files: Mapping[str, bytes]) -> None:
+        """Take back what `assets` gave, before the weights are loaded."""
+        return
+
+
+class TextTower(_Tower):
+    """n texts → (n, width) features."""
 
     def learn(self, texts: Sequence[TextFields], seed: int) -> None:
         """What is counted and not trained: vocabularies, inverse frequencies. Before the first step."""
         return
 
     @abstractmethod
-    def prepare(self, texts: Sequence[TextFields]) -> Prepared: ...
+    def prepare(self, texts: Sequence[TextFields]) -> Prepared:
+        """What `forward` reads of each text: hashes, token ids, or the features of a frozen encoder."""
 
     @abstractmethod
-    def forward(self, prepared: Prepared) -> Tensor: ...
-
-    def sequence(self, prepared: Prepared) -> Parts:
-        """The parts that attention can look at; a tower without parts is one part."""
-        pooled = self(prepared)
-        return Parts(pooled[:, None], torch.ones(len(pooled), 1, dtype=torch.bool, device=pooled.device))
-
-    @staticmethod
-    @abstractmethod
-    def has_text(prepared: Prepared) -> npt.NDArray[np.bool_]:
-        """(n,) whether a text has anything that the tower can read."""
-
-    def assets(self) -> dict[str, bytes]:
-        """Files beside the weights that a model version must carry: a vocabulary, a tokenizer."""
-        return {}
-
-    def load_assets(self, files: Mapping[str, bytes]) -> None:
-        return
+    def forward(self, prepared: Prepared) -> Tensor:
+        """(n, width) features."""
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, object]]:
+        """For the optimiser: what is trained, and how fast."""
         return [{"params": [p for p in self.parameters() if p.requires_grad], "lr": learning_rate}]
 
     def decayed(self) -> list[Tensor]:
@@ -122,10 +144,9 @@ class TextTower(nn.Module, ABC):
         return []
 
 
-class ImageTower(nn.Module, ABC):
+class ImageTower(_Tower):
     """(n, 3, height, width) uint8 → (n, width) features."""
 
-    width: int
     #: whether `sequence` gives more than the pooled features, at the price of another pass
     has_parts = False
 
@@ -134,20 +155,11 @@ class ImageTower(nn.Module, ABC):
         return Features(pictures)
 
     @abstractmethod
-    def forward(self, prepared: Tensor) -> Tensor: ...
-
-    def sequence(self, prepared: Tensor) -> Parts:
-        pooled = self(prepared)
-        return Parts(pooled[:, None], torch.ones(len(pooled), 1, dtype=torch.bool, device=pooled.device))
+    def forward(self, prepared: Tensor) -> Tensor:
+        """(n, width) features."""
 
     def load_pretrained(self) -> None:
-        """Before training: the weights that the config names. Raises ValueError where they cannot be had."""
-        return
-
-    def assets(self) -> dict[str, bytes]:
-        return {}
-
-    def load_assets(self, files: Mapping[str, bytes]) -> None:
+        """Before training: the weights that the config names. Raises ValueError where they are missing."""
         return
 
     def for_serving(self, device: torch.device) -> ImageTower:

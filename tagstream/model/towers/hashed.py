@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -51,6 +50,7 @@ class HashedNgramTower(TextTower):
         return replace(bags, counts=(weights / norms[rows]).astype(np.float32))
 
     def forward(self, prepared: Prepared) -> Tensor:
+        """(n, width): the sum of each text's n-grams' rows, each times its weight."""
         assert isinstance(prepared, Bags)
         device = self.idf.device
         pooled: Tensor = self.bag(
@@ -59,11 +59,6 @@ class HashedNgramTower(TextTower):
             torch.from_numpy(prepared.counts).to(device),
         )
         return pooled
-
-    @staticmethod
-    def has_text(prepared: Prepared) -> npt.NDArray[np.bool_]:
-        assert isinstance(prepared, Bags)
-        return np.bincount(prepared.rows, minlength=len(prepared)) > 0
 
     def decayed(self) -> list[Tensor]:
         return [self.bag.weight]

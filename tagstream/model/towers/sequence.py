@@ -13,8 +13,6 @@ from collections.abc import Mapping, Sequence
 from itertools import islice
 from typing import Literal
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from pydantic import Field
 from torch import Tensor, nn
@@ -101,20 +99,16 @@ class WordsTower(TextTower):
         return self.vocabulary.tokens(texts, self.config.max_tokens)
 
     def sequence(self, prepared: Prepared) -> Parts:
+        """A part is a word in its text."""
         assert isinstance(prepared, Tokens)
         device = self.embedding.weight.device
         there = prepared.there.to(device)
         return Parts(self.mixer(self.embedding(prepared.ids.to(device)), there), there)
 
     def forward(self, prepared: Prepared) -> Tensor:
+        """(n, width) features; 0 for a text without words."""
         pooled: Tensor = self.pooling(*self.sequence(prepared))
         return pooled
-
-    @staticmethod
-    def has_text(prepared: Prepared) -> npt.NDArray[np.bool_]:
-        assert isinstance(prepared, Tokens)
-        found: npt.NDArray[np.bool_] = prepared.there.any(dim=1).numpy()
-        return found
 
     def assets(self) -> dict[str, bytes]:
         return {VOCABULARY: self.vocabulary.to_json()}
@@ -210,6 +204,7 @@ class Vocabulary:
 
     @classmethod
     def of(cls, texts: Sequence[TextFields], max_words: int) -> Vocabulary:
+        """The most frequent words of the texts; of equally frequent ones the first of the alphabet."""
         counts = Counter(piece for text in texts for _, pieces in _pieces(text) for piece in pieces)
         frequent = sorted(counts.items(), key=lambda kv: (-kv[1], kv[0]))
         return cls([word for word, count in frequent[:max_words] if count > 1])

@@ -143,7 +143,7 @@ class _Preparing:
                 prepared = _prepared(tower, batch)
                 made |= {f"{prefix}.{name}": tensor for name, tensor in _tensors(prepared).items()}
                 if prefix == "text":
-                    made["has_text"] = torch.from_numpy(tower.has_text(prepared))
+                    made["has_text"] = torch.from_numpy(prepared.has_text())
         uses: list[ImageUse] = ["none" if image is None else "unusable" for image in batch.images]
         if self._frame is not None:
             decoded, uses = decode_all(batch.images, self._frame)
@@ -179,7 +179,7 @@ class _Graph(nn.Module):
     """`Members` and `Fusion` over tensors alone."""
 
     place: Tensor
-    seen_columns: Tensor
+    image_columns: Tensor
 
     def __init__(self, stored: Stored) -> None:
         super().__init__()
@@ -194,44 +194,41 @@ class _Graph(nn.Module):
         place = np.full(stored.taxonomy.size, len(columns), np.int64)
         place[columns] = np.arange(len(columns))
         self.register_buffer("place", torch.from_numpy(place))
-        self.register_buffer("seen_columns", torch.from_numpy(columns))
+        self.register_buffer("image_columns", torch.from_numpy(columns))
 
     def forward(self, inputs: Inputs) -> Tensor:
         mentions = inputs["mentions"]
         nothing, nowhere = torch.zeros_like(mentions), mentions[:, 0] > 1
         has_text, has_image = inputs.get("has_text", nowhere), inputs.get("has_image", nowhere)
-        said = {TEXT: nothing, IMAGE: nothing, JOINT: nothing}
+        logits = [nothing] * len(MEMBERS)
         if self.text is not None:
             features = _features(self.text.tower, inputs, "text")
-            said[TEXT] = self.text.of_features(features, mentions)
+            logits[TEXT] = self.text.of_features(features, mentions)
         if self.image_members is not None:
-            image, joint = self._see(inputs, mentions, has_text)
-            said[IMAGE] = self._placed(image, has_image)
+            image, joint = self._image_logits(inputs, mentions, has_text)
+            logits[IMAGE] = self._placed(image, has_image)
             if joint is not None:
-                said[JOINT] = self._placed(joint, has_image)
+                logits[JOINT] = self._placed(joint, has_image)
         slices = [self.taxonomy.slices[group.name] for group in self.taxonomy.groups]
         named = torch.stack([(mentions[:, columns] > 0).any(dim=1) for columns in slices], dim=1)
-        logits = torch.stack([said[member] for member in range(len(MEMBERS))])
-        scores: Tensor = self.fusion(Opinions(logits, has_text, has_image, named))
+        scores: Tensor = self.fusion(Opinions(torch.stack(logits), has_text, has_image, named))
         return scores
 
-    def _see(self, inputs: Inputs, mentions: Tensor, has_text: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _image_logits(
+        self, inputs: Inputs, mentions: Tensor, has_text: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
         assert self.image_members is not None
         member, joint = self.image_members.image, self.image_members.joint
         features: Tensor = member.tower.features(inputs["pictures"])  # type: ignore[operator]
         if joint is None:
             return member.of_features(features), None
-        if joint.config.kind == "cross-attention" and member.tower.has_parts:
-            seen = member.tower.sequence(inputs["pictures"])
-        else:
-            seen = _one_part(features)
+        text, image = Parts.one(_features(joint.text, inputs, "joint")), Parts.one(features)
         if joint.config.kind == "cross-attention":
-            said = _parts(joint.text, inputs, "joint")
-        else:
-            said = _one_part(_features(joint.text, inputs, "joint"))
-        logits = joint.of_parts(
-            said, seen, mentions[:, self.seen_columns], has_text, torch.ones_like(has_text)
-        )
+            text = _parts(joint.text, inputs, "joint")
+            if member.tower.has_parts:
+                image = member.tower.sequence(inputs["pictures"])
+        has_image = torch.ones_like(has_text)
+        logits = joint.of_parts(text, image, mentions[:, self.image_columns], has_text, has_image)
         return member.of_features(features), logits
 
     def _placed(self, logits: Tensor, there: Tensor) -> Tensor:
@@ -249,7 +246,7 @@ def _features(tower: TextTower, inputs: Mapping[str, Tensor], prefix: str) -> Te
 
 def _parts(tower: TextTower, inputs: Mapping[str, Tensor], prefix: str) -> Parts:
     if isinstance(tower, HashedNgramTower):
-        return _one_part(_bag(tower.bag.weight, inputs, prefix))
+        return Parts.one(_bag(tower.bag.weight, inputs, prefix))
     return tower.sequence(_read(inputs, prefix))
 
 
@@ -264,10 +261,6 @@ def _bag(weight: Tensor, inputs: Mapping[str, Tensor], prefix: str) -> Tensor:
     scaled = weight[inputs[f"{prefix}.buckets"]] * inputs[f"{prefix}.counts"][:, None]
     empty = torch.zeros(inputs["mentions"].shape[0], weight.shape[1])
     return empty.index_add(0, inputs[f"{prefix}.rows"], scaled)
-
-
-def _one_part(features: Tensor) -> Parts:
-    return Parts(features[:, None], torch.ones_like(features[:, :1], dtype=torch.bool))
 
 
 @contextmanager
