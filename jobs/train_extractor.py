@@ -13,20 +13,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-import time
 from pathlib import Path
 from typing import Annotated
 
 import torch
 import typer
-from torch import nn
 
 from tagstream.dataset.titles import Title, cut, read_titles
 from tagstream.dataset.weak import read_weakly_labelled
 from tagstream.model.extraction.pretrained import Pretrained
 from tagstream.model.version.load import load_extractor
 from tagstream.training.extraction import ExtractionRecipe, measure, train_extractor
-from tagstream.training.loop import Hooks
+from tagstream.training.progress import Run
 
 GROUPS = ("product", "brand")
 
@@ -52,26 +50,15 @@ def main(
     try:
         titles = _read(data)
         learn, measured = (titles, _read(test)) if test is not None else cut(titles, seed=0)
-        default = ExtractionRecipe()
-        how = default.optimisation.model_copy(update={"epochs": epochs})
+        how = ExtractionRecipe().optimisation.model_copy(update={"epochs": epochs})
         recipe = ExtractionRecipe(optimisation=how, seed=seed, pretrained_learning_rate=encoder_learning_rate)
-        started_s = time.monotonic()
-
-        def on_epoch(epoch: int, loss: float, module: nn.Module) -> None:
-            passed_s = time.monotonic() - started_s
-            left_s = passed_s / (epoch + 1) * (epochs - epoch - 1)
-            print(
-                f"epoch {epoch + 1}/{epochs}  loss {loss:.4f}  {passed_s:.0f} s, {left_s:.0f} s to go",
-                flush=True,
-            )
-
         extractor = train_extractor(
             learn,
             GROUPS,
             recipe,
             langs=(lang,) if lang else (),
             pretrained=Pretrained.read(encoder) if encoder is not None else None,
-            hooks=Hooks(on_epoch=on_epoch),
+            hooks=Run().hooks("extractor", how),
         )
     except (OSError, ValueError) as error:
         raise typer.BadParameter(str(error)) from error

@@ -8,7 +8,6 @@ heads have not seen either; heads with another test part are refused. One proces
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +16,7 @@ import typer
 
 from jobs.options import Data, Extra, sources
 from tagstream.training.generation import GenerationRecipe, make_generator
+from tagstream.training.progress import Run
 
 DEFAULTS = GenerationRecipe()
 
@@ -40,17 +40,13 @@ def main(
 ) -> None:
     """Train a generator of tags and write it as a folder."""
     torch.set_num_threads(threads)
-    started_s = time.monotonic()
-
-    def say(text: str) -> None:
-        print(f"{time.monotonic() - started_s:6.0f} s  {text}", flush=True)
-
+    run = Run()
     rows, found = sources(data, extra).read(split_seed)
     for line in found:
-        say(line)
+        run.say(line)
     how = DEFAULTS.optimisation.model_copy(update={"epochs": epochs})
     recipe = GenerationRecipe(seed=seed, optimisation=how, pretrained=pretrained, beams=beams)
-    say(f"written: {make_generator(rows, recipe, out, say, heads=heads, rows_max=rows_max)}")
+    run.say(f"written: {make_generator(rows, recipe, out, run, heads=heads, rows_max=rows_max)}")
 
 
 if __name__ == "__main__":

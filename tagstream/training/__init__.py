@@ -3,8 +3,7 @@
 recipe      how a version is made, from top to bottom: read, split, train, fuse, threshold, release
 members     what a recipe chooses, and the making of the text and the image member
 loop        the one training loop: seeded, shared over processes, resumed
-objectives  what the members learn, and masked words before them
-losses      the loss over all heads, and the remedies for scarce values
+objectives  what the members learn: the loss over all heads, and masked words before them
 fusion      the fit of the fusion on held-out rows
 thresholds  each value's own threshold, from held-out scores
 progress    what a run says after each epoch, its validation and its checkpoints

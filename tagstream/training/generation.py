@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +38,7 @@ from tagstream.model.generation.pieces import Pieces, adopt, learn
 from tagstream.model.towers.image import native_bf16
 from tagstream.model.version.load import load
 from tagstream.training.loop import Hooks, Optimisation, Step, by_length, fit
+from tagstream.training.progress import Run
 from tagstream.training.thresholds import with_thresholds
 
 #: Of the tokens between tags in the loss: which group comes next is chance, and chance teaches nothing.
@@ -194,7 +195,7 @@ def make_generator(
     data: TrainingSet,
     recipe: GenerationRecipe,
     out: Path,
-    say: Callable[[str], None],
+    run: Run,
     *,
     heads: Path | None = None,
     rows_max: int | None = None,
@@ -213,12 +214,12 @@ def make_generator(
     if heads is not None:  # first, so that heads that do not fit cost no training
         said = _said_by_heads(heads, data.spec, test, data.taxonomy)
         metrics["heads"] = set_figures(truths, said, data.taxonomy).to_json()
-        say(f"heads, titles alone: {_shown(metrics['heads'])}")
+        run.say(f"heads, titles alone: {_shown(metrics['heads'])}")
     rows = data.titles_trained_on
     rows = random.Random(recipe.seed).sample(rows, min(rows_max or len(rows), len(rows)))
-    say(f"{len(rows)} titles to train, {len(test)} to test; taxonomy: {data.taxonomy.size} values")
-    epochs, cpu_started_s = recipe.optimisation.epochs, time.process_time()
-    hooks = Hooks(on_epoch=lambda epoch, loss, _: say(f"epoch {epoch + 1}/{epochs}, loss {loss:.3f}"))
+    run.say(f"{len(rows)} titles to train, {len(test)} to test; taxonomy: {data.taxonomy.size} values")
+    cpu_started_s = time.process_time()
+    hooks = run.hooks("generator", recipe.optimisation)
     generator = train_generator(rows, data.taxonomy, recipe, hooks=hooks)
     metrics |= {"training_rows": len(rows), "training_cpu_s": round(time.process_time() - cpu_started_s)}
     validation = data.products.validation
@@ -227,7 +228,7 @@ def make_generator(
     generator.taxonomy = with_thresholds(generator.taxonomy, scores, target)
     metrics |= _measured(generator, test, truths)
     for name in ("constrained", "unconstrained"):
-        say(f"{name}: {_shown(metrics[name])}, {metrics[name]['writing']}")
+        run.say(f"{name}: {_shown(metrics[name])}, {metrics[name]['writing']}")
     now = datetime.now(UTC).replace(microsecond=0)
     model_version = f"generator-{now:%Y%m%d-%H%M%S}-{data.dataset_id()[:6]}"
     save(

@@ -40,8 +40,13 @@ from tagstream.model.towers.hashed import HashedNgramBag
 from tagstream.model.towers.image import EfficientNet
 from tagstream.model.version.format import read_manifest, read_title_hashes
 from tagstream.training.loop import Hooks, Optimisation, Share, fit
-from tagstream.training.losses import LossConfig
-from tagstream.training.objectives import ImageObjective, TextObjective, pretrain, refresh_statistics
+from tagstream.training.objectives import (
+    ImageObjective,
+    LossConfig,
+    TextObjective,
+    pretrain,
+    refresh_statistics,
+)
 from tagstream.training.thresholds import Thresholds
 
 log = logging.getLogger("tagstream.train")

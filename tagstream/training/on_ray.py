@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from torch import nn
 
 from tagstream.core.errors import TagstreamError
 from tagstream.training.loop import Share
-from tagstream.training.progress import Run
+from tagstream.training.progress import Run, timed
 from tagstream.training.recipe import Order, make_version
 
 EXPERIMENT = "tagstream"
@@ -56,15 +55,10 @@ def work(config: dict[str, Any]) -> str | None:
 
     `config`: {"order": Order, "threads": of torch}.
     """
-    started_s = time.monotonic()
     torch.set_num_threads(config["threads"])
     context, device = ray.train.get_context(), ray.train.torch.get_device()
     share = Share(context.get_world_rank(), context.get_world_size(), _wrapped, broadcast_from_rank_zero)
-
-    def say(text: str) -> None:
-        if share.rank == 0:
-            print(f"{time.monotonic() - started_s:6.0f} s  {text}", flush=True)
-
+    say = timed() if share.rank == 0 else lambda text: None
     folder = make_version(config["order"], Run(say, share, ray.train.report), device)
     return None if folder is None else str(folder)
 

@@ -35,6 +35,12 @@ from tagstream.training.loop import Hooks, Optimisation, Share
 from tagstream.training.members import Recipe, pictures_of
 
 
+def timed() -> Callable[[str], None]:
+    """Prints lines that begin with the seconds since now."""
+    started_s = time.monotonic()
+    return lambda text: print(f"{time.monotonic() - started_s:6.0f} s  {text}", flush=True)
+
+
 @dataclass
 class Run:
     """A run while its members train: what it says, keeps and agrees on. `curves`: one point an epoch.
@@ -42,7 +48,7 @@ class Run:
     `report` gets the figures of an epoch, from every process or from none: Ray Train waits for all.
     """
 
-    say: Callable[[str], None]
+    say: Callable[[str], None] = field(default_factory=timed)
     share: Share = field(default_factory=Share)
     report: Callable[[dict[str, float]], None] = lambda figures: None
     checkpoints: Checkpoints | None = None

@@ -63,10 +63,16 @@ def make_version(order: Order, run: Run, device: torch.device) -> Path | None:
     """
     data = read_and_split(order, run)
     recipe, kept = prepared(order, data, run, device)
-    image = kept.image_members if kept else train_image_member(data, recipe, run, device)
+    image = kept.image_members if kept else None
+    if recipe.image is not None and kept is None:
+        hooks = run.hooks("image", recipe.image.optimisation)
+        image = train_image(data, recipe, share=run.share, hooks=hooks, device=device).cpu()
     if run.share.rank != 0:
         return None  # The rest is the work of the first process.
-    text = train_text_member(data, recipe, run, device)
+    text = None
+    if recipe.text is not None:
+        hooks = run.hooks("text", recipe.text.optimisation)
+        text = train_text(data, recipe, hooks=hooks, device=device).cpu()
     run.say("members ready: " + " and ".join(n for n, of in (("text", text), ("image", image)) if of))
     fused = fuse(data, recipe, text, image, kept.taught if kept else None)
     trained = retaught(threshold(fused), data, hooks=partial(run.hooks, "text_again"), device=device)
@@ -116,23 +122,6 @@ def prepared(
             }
         )
     return recipe, kept
-
-
-def train_image_member(
-    data: TrainingSet, recipe: Recipe, run: Run, device: torch.device
-) -> ImageMembers | None:
-    """All processes train it together; None where the recipe has none."""
-    if recipe.image is None:
-        return None
-    hooks = run.hooks("image", recipe.image.optimisation)
-    return train_image(data, recipe, share=run.share, hooks=hooks, device=device).cpu()
-
-
-def train_text_member(data: TrainingSet, recipe: Recipe, run: Run, device: torch.device) -> TextMember | None:
-    """The first process alone trains it; None where the recipe has none."""
-    if recipe.text is None:
-        return None
-    return train_text(data, recipe, hooks=run.hooks("text", recipe.text.optimisation), device=device).cpu()
 
 
 def fuse(

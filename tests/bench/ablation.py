@@ -37,8 +37,8 @@ from tagstream.model.tagger import assemble, save
 from tagstream.model.towers.image import EfficientNet
 from tagstream.model.towers.sequence import Recurrent, TransformerText, WordEmbeddings
 from tagstream.text.masking import LabelWords
-from tagstream.training.losses import LossConfig
 from tagstream.training.members import ImageTraining, Recipe, TextTraining, train_image, train_text
+from tagstream.training.objectives import LossConfig
 from tagstream.training.recipe import fuse, threshold
 from tagstream.training.release import Trained, stored_of, training_counts
 from tests.model.plain_figures import macro_f1

@@ -20,8 +20,8 @@ from tagstream.model.towers.hashed import HashedNgramBag
 from tagstream.model.towers.image import EfficientNet
 from tagstream.text.ngrams import HashedNgrams
 from tagstream.training.loop import Optimisation
-from tagstream.training.losses import LossConfig
 from tagstream.training.members import ImageTraining, Recipe, TextTraining, train_image, train_text
+from tagstream.training.objectives import LossConfig
 from tagstream.training.recipe import fuse, threshold
 from tagstream.training.release import Trained
 

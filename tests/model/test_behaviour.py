@@ -22,9 +22,8 @@ from tagstream.model.towers import hashed
 from tagstream.model.towers.hashed import HashedNgramBag
 from tagstream.model.version import golden
 from tagstream.model.version.load import load
-from tagstream.training.losses import LossConfig
 from tagstream.training.members import pictures_of
-from tagstream.training.objectives import TextObjective
+from tagstream.training.objectives import LossConfig, TextObjective
 
 Tags = dict[str, set[str]]
 

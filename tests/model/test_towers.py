@@ -53,9 +53,8 @@ from tagstream.model.towers.sequence import (
 from tagstream.model.version.load import load
 from tagstream.text.ngrams import HashedNgrams
 from tagstream.training.loop import Optimisation, Step
-from tagstream.training.losses import LossConfig
 from tagstream.training.members import ImageTraining, Recipe, TextTraining, train_image, train_text
-from tagstream.training.objectives import MaskedWords, masked, pretrain
+from tagstream.training.objectives import LossConfig, MaskedWords, masked, pretrain
 from tagstream.training.recipe import fuse, threshold
 from tagstream.training.release import release
 from tests.support.open_vocabulary import train_open_vocabulary

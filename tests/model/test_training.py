@@ -20,9 +20,15 @@ from tagstream.model.fusion import MEMBERS
 from tagstream.model.members import ImageMember, ImageMembers, TextMember
 from tagstream.model.towers.image import EfficientNet
 from tagstream.training.loop import Hooks, Optimisation, TrainingDiverged, fit
-from tagstream.training.losses import HeadLoss, LossConfig, asymmetric
 from tagstream.training.members import Recipe, train_text
-from tagstream.training.objectives import ImageObjective, TextObjective, augment
+from tagstream.training.objectives import (
+    HeadLoss,
+    ImageObjective,
+    LossConfig,
+    TextObjective,
+    asymmetric,
+    augment,
+)
 from tagstream.training.recipe import retaught
 from tagstream.training.release import Trained
 from tests.model.plain_figures import accuracy

@@ -25,8 +25,7 @@ from tagstream.model.towers.base import ImageTower
 from tagstream.model.towers.hashed import HashedNgramBag
 from tagstream.text.ngrams import HashedNgrams
 from tagstream.training.loop import Hooks, Objective, Optimisation, Share, fit
-from tagstream.training.losses import LossConfig
-from tagstream.training.objectives import ImageObjective, TextObjective
+from tagstream.training.objectives import ImageObjective, LossConfig, TextObjective
 from tagstream.training.progress import Checkpoints
 
 COLOURS = ("Red", "Blue", "Green")
