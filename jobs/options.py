@@ -9,14 +9,13 @@ import typer
 
 from tagstream.training.sources import Sources
 
-Data = Annotated[Path, typer.Option(help="products file, or the folder with it and *titles* files")]
+Data = Annotated[Path, typer.Option(help="dataset.toml, or a products file, or a folder with one of them")]
 Extra = Annotated[
     list[Path] | None, typer.Option(help="further labelled products or titles, to train on; repeat it")
 ]
 TaxonomyFile = Annotated[
     Path | None, typer.Option(help="groups and values, .json or .yaml; default: from the data")
 ]
-Zh = Annotated[Path | None, typer.Option(help="labelled Chinese copy, items.jsonl")]
 RecipeFile = Annotated[
     Path | None, typer.Option(help="the model's parts and their training, .json; see jobs/recipes/")
 ]
@@ -26,13 +25,10 @@ Settings = Annotated[
 ]
 
 
-def sources(
-    data: Path, extra: list[Path] | None = None, taxonomy: Path | None = None, zh: Path | None = None
-) -> Sources:
+def sources(data: Path, extra: list[Path] | None = None, taxonomy: Path | None = None) -> Sources:
     """With paths that mean the same on every worker."""
     return Sources(
         data=str(data.resolve()),
         extra=tuple(str(path.resolve()) for path in extra or ()),
-        zh=str(zh.resolve()) if zh else None,
         taxonomy=str(taxonomy.resolve()) if taxonomy else None,
     )

@@ -23,7 +23,7 @@ from typing import Annotated
 import ray
 import typer
 
-from jobs.options import Data, Extra, RecipeFile, Settings, TaxonomyFile, Zh, sources
+from jobs.options import Data, Extra, RecipeFile, Settings, TaxonomyFile, sources
 from tagstream.adapters.registry import Registry
 from tagstream.core.errors import TagstreamError
 from tagstream.training.members import Recipe
@@ -36,7 +36,6 @@ def main(
     out: Annotated[Path, typer.Option(help="where the model version's folder is written")],
     taxonomy: TaxonomyFile = None,
     extra: Extra = None,
-    zh: Zh = None,
     recipe: RecipeFile = None,
     settings: Settings = None,
     seed: Annotated[int | None, typer.Option(help="of the split and of the training")] = None,
@@ -55,7 +54,7 @@ def main(
         raise typer.BadParameter("--run-name and --storage belong together")
     try:
         order = Order(
-            sources=sources(data, extra, taxonomy, zh),
+            sources=sources(data, extra, taxonomy),
             out=str(out.resolve()),
             recipe=Recipe.read(recipe, settings or (), seed),
             report=str(report.resolve()) if report else None,

@@ -14,7 +14,7 @@ from typing import Annotated
 import ray
 import typer
 
-from jobs.options import Data, Extra, RecipeFile, Settings, TaxonomyFile, Zh, sources
+from jobs.options import Data, Extra, RecipeFile, Settings, TaxonomyFile, sources
 from tagstream.core.errors import TagstreamError
 from tagstream.training.members import Recipe
 from tagstream.training.search import search
@@ -25,7 +25,6 @@ def main(
     out: Annotated[Path, typer.Option(help="the best recipe is written here, .json")],
     taxonomy: TaxonomyFile = None,
     extra: Extra = None,
-    zh: Zh = None,
     recipe: RecipeFile = None,
     settings: Settings = None,
     seed: Annotated[int | None, typer.Option(help="of split, training and search")] = None,
@@ -34,7 +33,7 @@ def main(
     """Search the text member's hyper-parameters and write the best recipe."""
     try:
         start = Recipe.read(recipe, settings or (), seed)
-        rows, found = sources(data, extra, taxonomy, zh).read(start.seed)
+        rows, found = sources(data, extra, taxonomy).read(start.seed)
         for line in found:
             print(line)
         ray.init(ignore_reinit_error=True)

@@ -25,6 +25,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tagstream.core.language import name_in
@@ -205,6 +207,22 @@ def versioned(groups: Iterable[Group]) -> Taxonomy:
     """The taxonomy of these groups, named by its content. Raises ValueError if they do not fit together."""
     bare = Taxonomy(taxonomy_version="", groups=tuple(groups))
     return bare.model_copy(update={"taxonomy_version": bare.content_hash()})
+
+
+def subset(taxonomy: Taxonomy, groups: Sequence[str]) -> Taxonomy:
+    """These groups alone, in this order, without their parents."""
+    made = []
+    for name in groups:
+        group = taxonomy.group(name)
+        values = tuple(value.model_copy(update={"parent": None}) for value in group.values)
+        made.append(group.model_copy(update={"parent_group": None, "values": values}))
+    return versioned(made)
+
+
+def columns_of(taxonomy: Taxonomy, groups: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The score columns of these groups, in the order of the groups."""
+    slices = [taxonomy.slices[group] for group in groups]
+    return np.concatenate([np.arange(s.start, s.stop) for s in slices]) if slices else np.empty(0, np.int64)
 
 
 def _first_twice(names: Iterable[str]) -> str:

@@ -2,6 +2,7 @@
 
     taxonomy = "taxonomy.json"      # without one a taxonomy is induced from the labels
     names = "names.yaml"            # display names of an induced taxonomy's groups and values
+    short_titles = "titles.yaml"    # how short titles are made of long copy: `variants.ShortTitles`
 
     [[files]]
     path = "products.csv"
@@ -50,11 +51,13 @@ class Dataset:
     """Files of labelled rows, and how to read them.
 
     Without `taxonomy` one is induced from the labels, with the display names in the file `names`.
+    `short_titles`: how short titles are made of long copy, for training.
     """
 
     files: tuple[DataFile, ...]
     taxonomy: Path | None = None
     names: Path | None = None
+    short_titles: Path | None = None
 
     @property
     def products(self) -> tuple[DataFile, ...]:
@@ -91,7 +94,8 @@ def read_dataset(source: Path, columns: Columns | None = None) -> Dataset:
 def write_dataset(path: Path, dataset: Dataset) -> None:
     """The description as a file; paths are written relative to its folder."""
     lines = []
-    for name, file in (("taxonomy", dataset.taxonomy), ("names", dataset.names)):
+    for name in _NAMED_FILES:
+        file = getattr(dataset, name)
         lines += [f"{name} = {_toml(_relative(file, path))}"] if file else []
     for data_file in dataset.files:
         said = {_KEYS.get(of.name, of.name): getattr(data_file.columns, of.name) for of in fields(Columns)}
@@ -102,6 +106,8 @@ def write_dataset(path: Path, dataset: Dataset) -> None:
     path.write_text("\n".join([*lines, ""]).lstrip("\n"), encoding="utf-8")
 
 
+#: Keys and fields of a data set that name a file.
+_NAMED_FILES = ("taxonomy", "names", "short_titles")
 #: A field of `Columns` → its key in the file, where that is another one.
 _KEYS = {"lang": "lang_column", "default_lang": "lang"}
 
@@ -134,6 +140,7 @@ class _Description(BaseModel):
 
     taxonomy: str | None = None
     names: str | None = None
+    short_titles: str | None = None
     files: list[_File]
 
 
@@ -155,7 +162,7 @@ def _described(path: Path, columns: Columns) -> Dataset:
     )
     if not any(file.role == "products" for file in files):
         raise ValueError(f'{path}: files: none has the role "products"')
-    named = {key: getattr(found, key) for key in ("taxonomy", "names")}
+    named = {key: getattr(found, key) for key in _NAMED_FILES}
     return Dataset(files, **{key: _there(path, key, name) for key, name in named.items() if name is not None})
 
 

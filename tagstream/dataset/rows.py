@@ -41,6 +41,11 @@ class Row:
     unsaid: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     @property
+    def lang(self) -> str:
+        """The language of its text, as `language_of` finds it."""
+        return language_of(self.text.title or self.text.description or "", self.text.lang)
+
+    @property
     def encoded(self) -> bytes | None:
         if isinstance(self.image, Path):
             return self.image.read_bytes() if self.image.is_file() else None

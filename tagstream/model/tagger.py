@@ -16,8 +16,7 @@ from torch import nn
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.events import ImageUse
 from tagstream.core.ports import MicroBatch
-from tagstream.core.taxonomy import Taxonomy
-from tagstream.dataset.tags import columns_of
+from tagstream.core.taxonomy import Taxonomy, columns_of
 from tagstream.model.fusion import IMAGE, JOINT, MEMBERS, TEXT, Fusion, Opinions, named_groups
 from tagstream.model.members import ImageMember, ImageMembers, JointConfig, JointMember, TextMember
 from tagstream.model.pictures import Frame, decode_all

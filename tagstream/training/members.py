@@ -23,15 +23,18 @@ from pydantic import (
 )
 from torch import Tensor
 
-from tagstream.core.taxonomy import Taxonomy
+from tagstream.core.taxonomy import Taxonomy, columns_of, subset
 from tagstream.dataset.rows import Row
-from tagstream.dataset.shorten import short_titles
 from tagstream.dataset.split import EvaluationSpec, normalised_title
-from tagstream.dataset.swapped import swapped
-from tagstream.dataset.tags import columns_of, subset
 from tagstream.dataset.targets import targets
 from tagstream.dataset.training_set import Parted, TrainingSet, image_groups, title_hash
-from tagstream.dataset.variants import changed_harmlessly, masked_rows, spread_over_fields
+from tagstream.dataset.variants import (
+    changed_harmlessly,
+    masked_rows,
+    short_titles,
+    spread_over_fields,
+    swapped,
+)
 from tagstream.model.members import ImageMember, ImageMembers, JointConfig, JointMember, TextMember
 from tagstream.model.pictures import Frame, decode_all
 from tagstream.model.tagger import read_stored
@@ -65,7 +68,7 @@ class TextTraining(_Strict):
     feature_dropout   the share of a text's pieces that is left out, anew in every step
     decay             the plain L2 term
     masked_share      of the rows that come again without the words that name labels
-    swapped_share     of the Chinese rows that come again with one value's name exchanged for another's
+    swapped_share     of long copy that comes again with one value's name exchanged for another's
     """
 
     tower: TextTowerConfig = Field(default_factory=HashedNgramBag)
@@ -232,10 +235,25 @@ def train_image(
     return trained.eval()
 
 
+def _with_variants(data: TrainingSet, how: TextTraining, seed: int) -> list[Row]:
+    """Titles and long copy, each with variants of its kind."""
+    titles, copies, taxonomy = [*data.titles.train, *data.extra], data.copies.train, data.taxonomy
+    spread = spread_over_fields(titles, seed)
+    short = short_titles(copies, data.short_titles, taxonomy, how.short_titles_per_row, seed)
+    return [
+        *spread,
+        *masked_rows(spread, taxonomy, how.masked_share, seed),
+        *changed_harmlessly([*titles, *short], seed),
+        *copies,
+        *short,
+        *swapped([*copies, *short], taxonomy, how.swapped_share, seed),
+    ]
+
+
 def train_text(
     data: TrainingSet, recipe: Recipe, *, hooks: Hooks | None = None, device: torch.device | None = None
 ) -> TextMember:
-    """The text member: permitted titles, variants of some, the Chinese copy and short titles made of it.
+    """The text member: permitted titles, long copy, and variants of both.
 
     Raises:
         ValueError: the tower's pretrained encoder cannot be loaded.
@@ -243,16 +261,7 @@ def train_text(
     """
     how = recipe.text
     assert how is not None
-    english = spread_over_fields([*data.products.train, *data.extra], recipe.seed)
-    short = short_titles(data.zh.train, how.short_titles_per_row, recipe.seed)
-    rows = [
-        *english,
-        *masked_rows(english, data.taxonomy, how.masked_share, recipe.seed),
-        *changed_harmlessly([*data.products.train, *data.extra, *short], recipe.seed),
-        *data.zh.train,
-        *short,
-        *swapped([*data.zh.train, *short], how.swapped_share, recipe.seed),
-    ]
+    rows = _with_variants(data, how, recipe.seed)
     texts = [row.text for row in rows]
     target = targets([row.labels for row in rows], data.taxonomy, [row.unsaid for row in rows])
     torch.manual_seed(recipe.seed)

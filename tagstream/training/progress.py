@@ -23,9 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tagstream.core.taxonomy import Taxonomy
+from tagstream.core.taxonomy import Taxonomy, subset
 from tagstream.dataset.rows import Row
-from tagstream.dataset.tags import subset
 from tagstream.dataset.training_set import TrainingSet, image_groups
 from tagstream.evaluation.figures import mean_of, report
 from tagstream.model.fusion import log_probabilities
@@ -103,8 +102,8 @@ class Validation:
         self._data, self._recipe = data, recipe
 
     def text(self, member: TextMember) -> float:
-        """Of the titles of validation products and of the validation copy in Chinese."""
-        rows = [row for row in (*self._data.products.validation, *self._data.zh.validation) if row.text.title]
+        """Of the titles of validation products, and of their long copy."""
+        rows = [row for row in self._data.products.validation if row.text.title]
         texts, taxonomy = [row.text for row in rows], self._data.taxonomy
         member.eval()
         with torch.inference_mode():

@@ -15,12 +15,11 @@ import numpy.typing as npt
 import torch
 
 from tagstream.core.ports import MicroBatch
+from tagstream.core.taxonomy import columns_of
 from tagstream.dataset.rows import unknown_labels
-from tagstream.dataset.shorten import short_titles
-from tagstream.dataset.tags import columns_of
 from tagstream.dataset.targets import targets
 from tagstream.dataset.training_set import TrainingSet, image_groups, pictures_a_value
-from tagstream.dataset.variants import masked_rows
+from tagstream.dataset.variants import masked_rows, short_titles
 from tagstream.model.members import ImageMembers, TextMember
 from tagstream.model.tagger import Members
 from tagstream.training.fusion import fit_fusion
@@ -141,9 +140,10 @@ def fuse(
         columns_of(data.taxonomy, groups),
         recipe.image.frame if recipe.image is not None else None,
     )
-    plain = [*data.products.validation, *data.zh.validation]
-    plain += short_titles(data.zh.validation, 1, recipe.seed + 1)
-    rows = [*plain, *masked_rows(data.products.validation, data.taxonomy, 1.0, recipe.seed)]
+    titles, copies = data.titles.validation, data.copies.validation
+    short = short_titles(copies, data.short_titles, data.taxonomy, 1, recipe.seed + 1)
+    plain = [*titles, *copies, *short]
+    rows = [*plain, *masked_rows(titles, data.taxonomy, 1.0, recipe.seed)]
     said = members.opinions(MicroBatch([row.text for row in rows], [row.encoded for row in rows]))[0]
     target = targets([row.labels for row in rows], data.taxonomy, [row.unsaid for row in rows])
     fusion = fit_fusion(
@@ -182,7 +182,7 @@ def retaught(
     how = trained.recipe.text
     if how is None or how.optimisation.patience:
         return trained
-    more = replace(data, products=data.products.all_but_test(), zh=data.zh.all_but_test())
+    more = replace(data, products=data.products.all_but_test())
     text = train_text(more, trained.recipe, hooks=hooks(how.optimisation) if hooks else None, device=device)
     return replace(trained, members=trained.members.with_text(text.cpu()), is_retaught=True)
 
@@ -209,12 +209,8 @@ def described(data: TrainingSet) -> Iterator[str]:
     parts = data.products
     yield f"products: {len(parts.train)} train, {len(parts.validation)} validate, {len(parts.test)} test"
     yield f"extra rows: {len(data.extra)}; pictures to learn from: {len(data.with_pictures)}"
-    yield f"Chinese copies: {len(data.zh.train)} to train; taxonomy: {data.taxonomy.size} values"
-    learned = {group.name for group in data.taxonomy.groups}
-    labelled = {group for row in data.titles_trained_on for group in row.labels}
-    if not data.not_learned:
-        for group in sorted(labelled - learned):
-            yield f"{group} is not learned: it has fewer than two values with enough rows"
+    yield f"long copies: {len(data.copies.train)} to train; taxonomy: {data.taxonomy.size} values"
+    yield from data.not_learned
     if scarce := unknown_labels(data.titles_trained_on, data.taxonomy):
         yield f"{len(scarce)} values are not learned: too few rows, {sum(scarce.values())} together"
 
@@ -242,9 +238,7 @@ def suited(recipe: Recipe, data: TrainingSet) -> tuple[Recipe, list[str]]:
 def identity(data: TrainingSet) -> str:
     """Sixteen hex digits over every row of every part: texts, labels and pictures."""
     digest = hashlib.sha256()
-    parts = (data.products, data.zh)
-    held = [row for part in parts for row in (*part.validation, *part.test)]
-    for row in (*data.titles_trained_on, *held):
+    for row in (*data.titles_trained_on, *data.products.validation, *data.products.test):
         fields = (row.product_id, row.text, sorted(row.labels.items()), row.picture_hash)
         digest.update(repr(fields).encode(errors="replace"))
     return digest.hexdigest()[:16]

@@ -15,9 +15,9 @@ import torch
 
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.dataset.rows import Row
-from tagstream.dataset.shorten import short_titles
 from tagstream.dataset.targets import FloatArray
 from tagstream.dataset.training_set import TrainingSet, title_hashes
+from tagstream.dataset.variants import short_titles
 from tagstream.evaluation.figures import Modalities, report, score_rows
 from tagstream.model.fusion import Fusion
 from tagstream.model.tagger import ImageConfig, Members, Stored, TaggerConfig, TextConfig, assemble, save
@@ -79,7 +79,7 @@ def release(
         card=card(facts, metrics),
         evaluation_spec=data.spec.model_dump(mode="json"),
         training_titles=titles,
-        validation_titles=title_hashes([*data.products.validation, *data.zh.validation]),
+        validation_titles=title_hashes(data.products.validation),
         parent=kept.model_version if kept else None,
         code_revision=code_revision,
     )
@@ -97,19 +97,19 @@ def _facts(data: TrainingSet, trained: Trained, kept: KeptPictures | None) -> di
         "english": _listed(trained, "en"),
         "chinese": _listed(trained, "zh"),
         "dataset_id": data.dataset_id(),
-        "products": len(data.products.train),
+        "products": len(data.titles.train),
         "extra": len(data.extra),
-        "zh": len(data.zh.train),
+        "zh": len(data.copies.train),
         "pictures": len(data.with_pictures) if trained.members.image_members else 0,
         "parts": " and ".join(_parts(trained)),
         "kept": f" The image member is the one of `{kept.model_version}`." if kept else "",
         "provenance": provenance.strip(),
         "left_out": data.left_out,
         "seed": trained.recipe.seed,
-        "train": len(data.products.train),
-        "validation": len(data.products.validation),
+        "train": len(data.titles.train),
+        "validation": len(data.titles.validation),
         "after_fusion": ", and for the text member once these were fitted" if trained.is_retaught else "",
-        "test": len(data.products.test),
+        "test": len(data.titles.test),
     }
 
 
@@ -145,7 +145,7 @@ def write_training_report(
     from tagstream.evaluation.report import write_report  # matplotlib, of the `train` extra
 
     tagger = assemble(stored_of(trained), model_version, torch.device("cpu"))
-    rows = [*data.products.test, *data.zh.test]
+    rows = data.products.test
     return write_report(
         into,
         curves,
@@ -194,8 +194,8 @@ def _measure(stored: Stored, model_version: str, data: TrainingSet, recipe: Reci
     modalities = [name for name, there in _MODALITIES.items() if there <= set(trained_members(stored))]
     test = {
         name: report(
-            score_rows(tagger, data.products.test, name),
-            data.products.test,
+            score_rows(tagger, data.titles.test, name),
+            data.titles.test,
             stored.taxonomy,
             data.spec.classes,
         ).to_json()
@@ -208,11 +208,12 @@ def _measure(stored: Stored, model_version: str, data: TrainingSet, recipe: Reci
         "test": test,
         "training_counts": training_counts(data.titles_trained_on),
     }
-    if data.zh.test:
-        short = [row for row in short_titles(data.zh.test, 1, recipe.seed + 2) if row.text.title]
+    if copies := data.copies.test:
+        short = short_titles(copies, data.short_titles, data.taxonomy, 1, recipe.seed + 2)
+        short = [row for row in short if row.text.title]
         metrics["test_zh"] = {
             name: report(score_rows(tagger, rows, "text"), rows, stored.taxonomy, {}).to_json()
-            for name, rows in (("copy", data.zh.test), ("short titles", short))
+            for name, rows in (("copy", copies), ("short titles", short))
         }
     return metrics
 

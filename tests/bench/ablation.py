@@ -256,7 +256,7 @@ def main() -> None:
     change: Callable[[Recipe], Recipe] = shrunk if given.small else lambda recipe: recipe
     outcomes = []
     for seed in map(int, given.seeds.split(",")):
-        data = training_set(products, extra, [], seed)
+        data = training_set(products, extra, seed)
         for name in given.rows.split(","):
             recipe = change(RECIPES[name]).model_copy(update={"seed": seed})
             outcomes.append(run(name, recipe, data))

@@ -36,10 +36,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_union
 
 from tagstream.core.ports import MicroBatch
-from tagstream.core.taxonomy import Taxonomy
+from tagstream.core.taxonomy import Group, Taxonomy, Value, columns_of, subset, versioned
 from tagstream.dataset.rows import Row, read_products
 from tagstream.dataset.split import near_duplicate_groups
-from tagstream.dataset.tags import build_taxonomy, columns_of, subset
 from tagstream.dataset.targets import FloatArray
 from tagstream.dataset.training_set import TrainingSet, image_groups, training_set
 from tagstream.evaluation.figures import judged_groups
@@ -94,9 +93,9 @@ def main() -> None:
         parser.error(f"--folds {given.folds} has the folds 0 to {given.folds - 1}")
     for fold in wanted:
         part = (fold, given.folds)
-        settings = {"products": training_set(products, [], [], given.seed, fold=part)}
+        settings = {"products": training_set(products, [], given.seed, fold=part)}
         if extra:
-            settings["all_titles"] = training_set(products, extra, [], given.seed, fold=part)
+            settings["all_titles"] = training_set(products, extra, given.seed, fold=part)
         alone = settings["products"]
         kept = given.pictures and given.pictures / f"{_digest(recipe)}-fold{fold}of{given.folds}.pt"
         say(f"fold {fold}: {len(alone.products.train)} products to train on")
@@ -175,7 +174,10 @@ def together(folds: Sequence[Tested]) -> dict[str, dict[str, Judged]]:
     measured = {
         group: [v for v in listed[0][group] if all(v in of[group] for of in listed)] for group in groups
     }
-    taxonomy = build_taxonomy(every, [row.labels for row in rows])
+    taxonomy = versioned(
+        Group(name=group, values=tuple(Value(value=value) for value in values))
+        for group, values in every.items()
+    )
     found = {}
     for system in folds[0].scores:
         scores = np.concatenate([in_columns_of(taxonomy, fold, system) for fold in folds])

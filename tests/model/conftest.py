@@ -85,7 +85,7 @@ def products(catalogue: Path) -> list[Row]:
 
 @pytest.fixture(scope="session")
 def tiny_set(products: list[Row]) -> TrainingSet:
-    return training_set(products, [], [], seed=0)
+    return training_set(products, [], seed=0)
 
 
 @pytest.fixture(scope="session")

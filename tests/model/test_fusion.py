@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from tagstream.core.taxonomy import Group, Taxonomy, Value
-from tagstream.dataset.tags import build_taxonomy
 from tagstream.dataset.targets import targets
 from tagstream.model.fusion import (
     BOTH,
@@ -197,26 +196,6 @@ def test_a_precision_that_no_threshold_reaches_asks_for_the_highest() -> None:
     how = Thresholds(precision=0.95, highest=0.99)
     decided = with_thresholds(colour, scores, targets(labels, colour), how)
     assert {value.threshold for value in decided.groups[0].values} == {0.99}
-
-
-def test_parents_are_what_most_rows_say() -> None:
-    classes = {"masterCategory": ("Apparel", "Footwear"), "subCategory": ("Shoes", "Topwear")}
-    labels = [{"masterCategory": ("Footwear",), "subCategory": ("Shoes",)}] * 3
-    labels += [{"masterCategory": ("Apparel",), "subCategory": ("Shoes",)}]
-    taxonomy = build_taxonomy(classes, labels)
-
-    shoes, topwear = taxonomy.group("subCategory").values
-    assert shoes.parent == "Footwear"
-    assert topwear.parent is None
-    assert shoes.names == {"zh": "鞋"}
-    assert taxonomy.group("subCategory").applies_to("en")
-    assert not taxonomy.group("subCategory").applies_to("zh")
-
-
-def test_labels_too_scarce_to_be_learned_are_known_where_they_name_a_learned_one() -> None:
-    labels = [{"baseColour": (colour,)} for colour in ("Green", "Black", "Sea Green", "Teal")]
-    taxonomy = build_taxonomy({"baseColour": ("Green", "Black")}, iter(labels))
-    assert taxonomy.group("baseColour").not_learned == ("Sea Green",)
 
 
 def test_a_setting_without_rows_takes_all_that_its_sibling_has_learned() -> None:

@@ -35,7 +35,7 @@ def test_texts_are_learned_anew_and_the_picture_member_stays_as_it_was(
     version: Path, products: list[Row], tiny_set: TrainingSet, tmp_path: Path
 ) -> None:
     new = Row("new", TextFields("A title of today"), products[0].labels)
-    data = training_set(products, [new], [], seed=0)
+    data = training_set(products, [new], seed=0)
     kept = kept_pictures(version, data, TINY)
     trained = threshold(fuse(data, TINY, train_text(data, TINY), kept.image_members, kept.taught))
     folder, metrics = release(tmp_path, data, trained, NOW.replace(hour=4), kept=kept)
@@ -68,7 +68,7 @@ def test_evaluation_says_how_many_of_its_rows_the_version_has_learned_or_was_fit
 def test_a_member_that_has_learned_what_is_held_out_now_is_refused(
     version: Path, products: list[Row]
 ) -> None:
-    other_split = training_set(products, [], [], seed=1)
+    other_split = training_set(products, [], seed=1)
     with pytest.raises(ValueError, match=r"has learned \d+ of the products that are held out"):
         kept_pictures(version, other_split, TINY)
 
@@ -81,7 +81,7 @@ def test_a_member_that_knows_other_values_is_refused(version: Path, products: li
         for row in products
     ]
     with pytest.raises(ValueError, match="other groups or values"):
-        kept_pictures(version, training_set(renamed, [], [], seed=0), TINY)
+        kept_pictures(version, training_set(renamed, [], seed=0), TINY)
 
 
 def test_a_member_of_another_frame_or_none_is_refused(

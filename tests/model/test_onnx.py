@@ -45,7 +45,7 @@ Release = Callable[[Recipe], Path]
 
 @pytest.fixture(scope="module")
 def small_set(products: list[Row]) -> TrainingSet:
-    return training_set(products[:130], [], [], seed=0)
+    return training_set(products[:130], [], seed=0)
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 
 from tagstream.core.taxonomy import Group, Taxonomy, Value, versioned
 from tagstream.dataset.columns import Columns
+from tagstream.dataset.induce import induce_rows, learnable
 from tagstream.dataset.rows import read_products, unknown_labels
-from tagstream.dataset.split import class_lists, near_duplicate_groups
-from tagstream.dataset.tags import build_taxonomy, learnable
+from tagstream.dataset.split import near_duplicate_groups
 from tagstream.dataset.training_set import training_set
 
 TAXONOMY = Taxonomy.model_validate(
@@ -217,14 +217,14 @@ def test_where_nothing_can_be_learned_that_is_said() -> None:
     with pytest.raises(ValueError, match="nothing to learn"):
         learnable(TAXONOMY, [{"colour": ("Red",)}] * 20)
     with pytest.raises(ValueError, match="nothing to learn"):
-        build_taxonomy(class_lists([]), [])
+        induce_rows([])
 
 
 def test_a_set_that_leaves_a_part_empty_is_refused(tmp_path: Path) -> None:
     """All titles are the same, so all rows fall into one part."""
     same = "id,title,colour\n" + "".join(f"{n},shoe,{'Red' if n % 2 else 'Blue'}\n" for n in range(100))
     with pytest.raises(ValueError, match="too few to be cut"):
-        training_set(read_products(write(tmp_path, same)), [], [], seed=0)
+        training_set(read_products(write(tmp_path, same)), [], seed=0)
 
 
 def test_rows_with_neither_title_nor_picture_are_like_no_other() -> None:

@@ -86,7 +86,7 @@ def test_planted_extra_titles_are_left_out_and_counted(catalogue: Path) -> None:
         Row(held.test[1].product_id, TextFields("another title"), held.test[1].labels),
     ]
     honest = Row("honest", TextFields("Acme Women Red Shirts"), held.train[0].labels)
-    data = training_set(products, [*planted, honest, held.train[0]], [], seed=0)
+    data = training_set(products, [*planted, honest, held.train[0]], seed=0)
 
     assert data.left_out == 3
     assert data.extra == [honest]
@@ -101,8 +101,8 @@ def test_classes_with_few_rows_are_not_listed() -> None:
 
 def test_the_spec_changes_its_hash_with_its_content(catalogue: Path) -> None:
     products = read_products(catalogue)
-    first, again = (training_set(products, [], [], seed=0).spec for _ in range(2))
-    other = training_set(products, [], [], seed=1).spec
+    first, again = (training_set(products, [], seed=0).spec for _ in range(2))
+    other = training_set(products, [], seed=1).spec
 
     assert first.content_hash() == again.content_hash() != other.content_hash()
 

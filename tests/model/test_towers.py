@@ -69,7 +69,7 @@ DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 @pytest.fixture(scope="module")
 def small_set(products: list[Row]) -> TrainingSet:
-    return training_set(products[:170], [], [], seed=0)
+    return training_set(products[:170], [], seed=0)
 
 
 def by_text(tower: TextTowerConfig, learning_rate: float = 0.01, epochs: int = 8) -> TextTraining:

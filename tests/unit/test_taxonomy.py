@@ -129,7 +129,7 @@ def test_yaml_scalars_stay_text_and_both_formats_say_the_same(file: Path) -> Non
     ("name", "text", "complaint"),
     [
         ("t.yaml", "groups: [", "line 1: "),
-        ("t.yaml", "groups:\n- name: a\n  name: b\n", "line 3: 'name' stands twice"),
+        ("t.yaml", "groups:\n- name: a\n  name: b\n", "line 3: 'name' is there twice"),
         ("t.yaml", "- 1\n", "needs `groups`"),
         ("t.yaml", f"{ONE}    treshold: 1\n", "line 5: groups.0.values.0.treshold"),
         ("t.yaml", f"{ONE}  - value: y\n    threshold: 2\n", "line 6: groups.0.values.1.threshold"),

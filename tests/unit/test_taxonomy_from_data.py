@@ -12,10 +12,12 @@ from typer.testing import CliRunner
 
 from tagstream.cli.taxonomy import app
 from tagstream.core.errors import BadSettings
+from tagstream.core.ports import TextFields
 from tagstream.dataset.columns import Columns
 from tagstream.dataset.description import read_dataset
-from tagstream.dataset.induce import induce
-from tagstream.dataset.rows import read_products
+from tagstream.dataset.induce import apart, induce, induce_rows, respelt
+from tagstream.dataset.names import named, read_names
+from tagstream.dataset.rows import Row, read_products
 from tagstream.taxonomy.files import read_taxonomy
 
 
@@ -166,3 +168,62 @@ def test_the_description_leaves_out_texts_that_name_the_class(photos: Path, tmp_
     assert {row.text.title for row in read_products(tmp_path)} == {""}
     described = CliRunner().invoke(app, ["init", str(tmp_path / "u.json"), "--data", str(tmp_path)])
     assert described.exit_code == 0, "a described data set is read as described"
+
+
+def labelled(count: int, title: str = "Shoe", **labels: str) -> list[Row]:
+    return [Row("", TextFields(title), {name: (label,) for name, label in labels.items()})] * count
+
+
+def test_parents_are_what_most_rows_say(tmp_path: Path) -> None:
+    rows = labelled(199, master="Footwear", sub="Shoes") + labelled(1, master="Apparel", sub="Shoes")
+    rows += labelled(100, master="Apparel", sub="Shirts") + labelled(100, master="Apparel", sub="Trousers")
+    rows += labelled(20, sub="Topwear") + labelled(20, "鞋", 颜色="红色") + labelled(20, "鞋", 颜色="绿色")
+    (tmp_path / "names.yaml").write_text(
+        "sub:\n  names: {en: Kind}\n  values:\n    Shoes: {zh: 鞋}\n    No: {zh: 否}\n"
+    )
+    taxonomy = named(induce_rows(rows)[0], read_names(tmp_path / "names.yaml"))
+
+    kinds = taxonomy.group("sub")
+    assert kinds.parent_group == "master"
+    assert kinds.by_value["Shoes"].parent == "Footwear"
+    assert kinds.by_value["Topwear"].parent is None
+    assert kinds.by_value["Shoes"].names == {"zh": "鞋"}
+    assert kinds.names == {"en": "Kind"}
+    assert kinds.applies_to("en")
+    assert not kinds.applies_to("zh")
+    assert taxonomy.group("颜色").langs == ("zh",)
+    assert induce_rows(rows[:400])[0].group("sub").langs == (), "data of one language say nothing of others"
+
+
+def test_a_parent_with_too_few_rows_is_none() -> None:
+    rows = labelled(100, sub="Shoes", master="Footwear") + labelled(100, sub="Shirts", master="Apparel")
+    rows += labelled(100, sub="Trousers", master="Apparel")
+    rows += labelled(8, sub="Bottles", master="Bottles") + labelled(2, sub="Bottles", master="Apparel")
+    kinds = induce_rows(rows)[0].group("sub")
+    assert (kinds.parent_group, kinds.by_value["Bottles"].parent) == ("master", None)
+
+
+def test_labels_too_scarce_to_be_learned_are_known_where_they_name_a_learned_one() -> None:
+    rows = [row for colour in ("Green", "Black") for row in labelled(10, colour=colour)]
+    rows += labelled(1, colour="Sea Green") + labelled(1, colour="Teal")
+    assert induce_rows(rows)[0].group("colour").not_learned == ("Sea Green",)
+
+
+def test_cells_of_rows_are_taken_apart_and_spelt_as_most_are() -> None:
+    rows = labelled(90, use="Party", colour="Black") + labelled(9, use="Casual|Party", colour="black")
+    rows += labelled(30, use="Casual", colour="White|Gold") + labelled(3000, colour="White")
+    rows = apart(rows, "|;")
+    taxonomy, findings = induce_rows(rows)
+    assert {group.name: group.kind for group in taxonomy.groups} == {"use": "multi", "colour": "single"}
+    assert findings[0].why == "multi (9 cells have several), 2 values in 129 rows"
+    assert [dict(row.labels) for row in respelt(rows, taxonomy)[89:91]] == [
+        {"use": ("Party",), "colour": ("Black",)},
+        {"use": ("Casual", "Party"), "colour": ("Black",)},
+    ]
+
+
+def test_told_labels_are_taken_whatever_they_look_like_but_need_two_values() -> None:
+    rows = labelled(10, size="38", made="2011") + labelled(10, size="39", made="2011")
+    assert [group.name for group in induce_rows(rows, told={"size", "made"})[0].groups] == ["size"]
+    with pytest.raises(ValueError, match="nothing to learn, as .*: size: numbers: a measure"):
+        induce_rows(rows)

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.events import ImageUse
 from tagstream.core.ports import MicroBatch
-from tagstream.dataset.tags import columns_of
+from tagstream.core.taxonomy import columns_of
 from tagstream.model.fusion import IMAGE, JOINT, MEMBERS, TEXT, Opinions
 from tagstream.model.pictures import Frame, decode_all
 from tagstream.model.tagger import Stored, read_stored
