@@ -225,5 +225,5 @@ def test_cells_of_rows_are_taken_apart_and_spelt_as_most_are() -> None:
 def test_told_labels_are_taken_whatever_they_look_like_but_need_two_values() -> None:
     rows = labelled(10, size="38", made="2011") + labelled(10, size="39", made="2011")
     assert [group.name for group in induce_rows(rows, told={"size", "made"})[0].groups] == ["size"]
-    with pytest.raises(ValueError, match="nothing to learn, as .*: size: numbers: a measure"):
+    with pytest.raises(ValueError, match=r"nothing to learn, as .*: size: numbers: a measure"):
         induce_rows(rows)
