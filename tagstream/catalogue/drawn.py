@@ -21,17 +21,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tagstream.catalogue.accessories import ACCESSORIES
-from tagstream.catalogue.bottoms import BOTTOMS
-from tagstream.catalogue.canvas import Canvas
-from tagstream.catalogue.footwear import FOOTWEAR
-from tagstream.catalogue.jpeg import sized
+from tagstream.catalogue.canvas import Canvas, sized
+from tagstream.catalogue.garments import GARMENTS
+from tagstream.catalogue.goods import GOODS
 from tagstream.catalogue.patterns import PATTERNS
-from tagstream.catalogue.tops import TOPS
 from tagstream.core.events import SCHEMA_VERSION, ImageRef, ProductEvent
 from tagstream.core.records import KeyValue
 
-_SHAPES = {**TOPS, **BOTTOMS, **FOOTWEAR, **ACCESSORIES}
+_SHAPES = {**GARMENTS, **GOODS}
 #: Brands, products by language, their copy, and colours, as written by hand.
 _WRITTEN: dict[str, Any] = tomllib.loads(Path(__file__).with_name("products.toml").read_text("utf-8"))
 _FIRST_DAY = datetime(2026, 1, 5, 8, 0, tzinfo=UTC)

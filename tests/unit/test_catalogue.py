@@ -13,7 +13,7 @@ from PIL import Image
 from torchvision.io import decode_jpeg
 
 from tagstream.catalogue import drawn
-from tagstream.catalogue.jpeg import sized
+from tagstream.catalogue.canvas import sized
 from tagstream.catalogue.malformed import Malformed, malformed
 from tagstream.core.errors import InvalidEvent
 from tagstream.core.events import Event
