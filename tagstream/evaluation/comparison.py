@@ -56,7 +56,7 @@ class Difference(ToJson):
 class Comparison:
     """Candidates on the same slices. `slices`: of each, the candidates in order; `left_out`: slice → why.
 
-    `trained_on`: of each candidate, rows with a title that it was trained on; None where it does not say.
+    `trained_on`: of each candidate, rows with a title that it was trained on; None where it lists no titles.
     """
 
     candidates: Sequence[Candidate]
@@ -116,8 +116,8 @@ def compare(
 ) -> Comparison:
     """Every candidate on these slices, or on every one that the rows have.
 
-    `spec`: test rows and class lists. Without it: all rows, and the values of which the first candidate had
-    enough training rows.
+    `spec`: test rows and class lists. Without it: all rows, and the values that the first candidate learned
+    from enough training rows.
 
     Raises:
         ValueError: two candidates have one name, or no row is in the spec.

@@ -1,5 +1,4 @@
-"""Arithmetic on counts: one group's figures over weighted rows, so that a figure and its bootstrap are one
-computation.
+"""Arithmetic on counts of one group, over weighted rows: a figure and its bootstrap are one computation.
 
 Most functions take `weights`, (draws, rows): how often each row counts. `np.ones((1, rows))` gives the figure
 itself, `resampled(…)` the same figure over rows drawn again by near-duplicate group (Efron 1979).
@@ -66,7 +65,7 @@ class Judged:
             return np.asarray(self.hits.any(axis=1, keepdims=True), bool)
         return self.labels[:, : self.scores.shape[1]]
 
-    @property
+    @cached_property
     def hits(self) -> Bools:
         """(n, names) answers that are labels."""
         return self.answers & self.labels

@@ -119,7 +119,7 @@ def measure_slice(
     """Every candidate on the same rows of this slice.
 
     Raises:
-        EmptySlice: nothing would be measured; says why.
+        EmptySlice: nothing would be measured; the message names the reason.
     """
     modalities, masked = SLICES[name]
     rows = [row for row in rows if _takes_part(row, modalities)]

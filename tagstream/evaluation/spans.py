@@ -28,10 +28,7 @@ class FindsSpans(Protocol):
 
 @dataclass(frozen=True)
 class SpanFigures(ToJson):
-    """Of one group. `spans`: how many are true; `low`, `high`: the interval of F1, where it was asked for.
-
-    A ratio over nothing is 0.
-    """
+    """Figures of one group; a ratio over nothing is 0. `spans`: how many are true. `low`, `high`: of F1."""
 
     precision: float
     recall: float

@@ -4,40 +4,33 @@ from __future__ import annotations
 
 import io
 import math
-import string
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from string import ascii_uppercase as letters
 
 from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
 from tagstream.evaluation.comparison import Comparison, Difference, Gap
+from tagstream.evaluation.figures import Figures
 from tagstream.evaluation.measures import Interval
-from tagstream.evaluation.slices import Measured, SliceFigures
+from tagstream.evaluation.slices import Measured
 from tagstream.evaluation.spans import SpanComparison
 
 #: Where the output is no terminal.
 TABLE_WIDTH = 140
-#: Column → figure of a group.
-_OF_GROUPS = {
-    "accuracy": "accuracy",
-    "macro-F1": "macro_f1",
-    "micro-F1": "micro_f1",
-    "… of listed labels": "micro_f1_listed",
-    "ECE": "ece",
-    "above chance": "ece_excess",
-    "coverage at .9 precision": "coverage_at_90",
-}
+#: One line of a table: column → what is shown.
+Cells = Mapping[str, str]
 
 
 def show(found: Comparison | SpanComparison) -> None:
     """Print the tables."""
     console = Console(width=None if sys.stdout.isatty() else TABLE_WIDTH)
-    if isinstance(found, SpanComparison):
-        _print_spans(found, console)
-    else:
+    if isinstance(found, Comparison):
         _print(found, console)
+    else:
+        _print_spans(found, console)
 
 
 def page(comparison: Comparison, links: Mapping[str, str]) -> str:
@@ -51,114 +44,124 @@ def page(comparison: Comparison, links: Mapping[str, str]) -> str:
 
 def _print(comparison: Comparison, console: Console) -> None:
     """The means of every slice and model, the differences, and the groups of every slice."""
-    for letter, one, known in zip(
-        string.ascii_uppercase, comparison.candidates, comparison.trained_on, strict=False
-    ):
+    for letter, one, known in zip(letters, comparison.candidates, comparison.trained_on, strict=False):
         console.print(f"{letter} = {one.name}")
         if known:
             console.print(f"    trained on {known} of these titles: figures flatter")
-    console.print(_means_table(comparison))
+    means = [row for measured in comparison.slices.values() for row in _means(measured)]
+    console.print(_table("means over single-choice groups, ± half of the 95 % interval", means))
     if comparison.differences:
-        console.print(_differences_table(comparison))
+        named = {one.name: letter for one, letter in zip(comparison.candidates, letters, strict=False)}
+        rows = [_difference(of, named) for of in comparison.differences]
+        console.print(_table("differences over the same draws, \\[95 % interval]", rows, numbers=False))
     for name, measured in comparison.slices.items():
-        console.print(_groups_table(name, measured))
+        console.print(_table(f"slice {name}", [*_groups(measured)]))
     for name, why in comparison.left_out.items():
         console.print(f"{name} left out: {why}")
 
 
 def _print_spans(found: SpanComparison, console: Console) -> None:
     """Exact span F1 of every extractor and group, and the differences."""
-    columns = ["model", "group", "spans", "precision", "recall", "F1", "95 % interval"]
-    table = Table(*columns, box=SIMPLE, title=f"exact span F1 on {found.titles} titles")
-    for model, groups in found.models.items():
-        for group, of in groups.items():
-            figures = map(_shown, (of.precision, of.recall, of.f1))
-            table.add_row(model, group, f"{of.spans:.0f}", *figures, f"{of.low:.3f} – {of.high:.3f}")
-    console.print(table)
-    for one in found.differences:
-        console.print(
-            f"{one.model} minus {one.minus}: {one.difference:+.3f} ({one.low:+.3f} – {one.high:+.3f})"
-        )
-
-
-def _means_table(comparison: Comparison) -> Table:
-    columns = ["slice", "", "rows", "accuracy", "macro-F1", "ECE", "above chance", "coverage at .9 precision"]
-    columns += ["scarce F1 (values)", "other F1 (values)", "set F1", "edit distance", "broken pictures"]
-    lines = []
-    for name, measured in comparison.slices.items():
-        for letter, one in _lettered(measured):
-            lines.append([name, letter, *_means(one.figures)])
-            for lang, of in (one.figures.languages or {}).items():
-                means = (of.mean_accuracy, of.mean_macro_f1, of.mean_ece, of.mean_ece_excess)
-                lines.append([f"  {lang}", letter, str(of.rows), *map(_shown, means), *[""] * 6])
-    return _table("means over single-choice groups, ± half of the 95 % interval", columns, lines)
-
-
-def _means(of: SliceFigures) -> list[str]:
-    parts = [of.by_frequency[part] for part in ("scarce", "rest")]
-    return [
-        str(of.rows),
-        _shown(of.mean_accuracy, of.intervals.get("mean_accuracy")),
-        _shown(of.mean_macro_f1, of.intervals.get("mean_macro_f1")),
-        *map(_shown, (of.mean_ece, of.mean_ece_excess, of.mean_coverage_at_90)),
-        *(f"{_shown(part.macro_f1)} ({part.values})" for part in parts),
-        *(_shown(of.tags.get(name)) for name in ("set_f1", "edit_distance")),
-        str(of.pictures.get("unusable", 0)),
+    rows = [
+        {
+            "model": model,
+            "group": group,
+            "spans": f"{of.spans:.0f}",
+            "precision": _shown(of.precision),
+            "recall": _shown(of.recall),
+            "F1": _shown(of.f1),
+            "95 % interval": f"{of.low:.3f} – {of.high:.3f}",
+        }
+        for model, groups in found.models.items()
+        for group, of in groups.items()
     ]
+    console.print(_table(f"exact span F1 on {found.titles} titles", rows, numbers=False))
+    for of in found.differences:
+        within = f"({of.low:+.3f} – {of.high:+.3f})"
+        console.print(f"{of.model} minus {of.minus}: {of.difference:+.3f} {within}")
 
 
-def _differences_table(comparison: Comparison) -> Table:
-    letters = dict(zip((one.name for one in comparison.candidates), string.ascii_uppercase, strict=False))
-    table = Table(title="differences over the same draws, \\[95 % interval]", box=SIMPLE)
-    for column in ("slice", "", "accuracy", "macro-F1", "groups shown better", "groups shown worse"):
-        table.add_column(column)
-    for of in comparison.differences:
-        table.add_row(
-            of.slice,
-            f"{letters[of.model]} − {letters[of.minus]}",
-            *(
-                f"{m.difference:+.3f} \\[{m.low:+.3f} {m.high:+.3f}]" if m else "–"
-                for m in (of.mean_accuracy, of.mean_macro_f1)
-            ),
-            _groups_where(of, lambda gap: gap.low > 0),
-            _groups_where(of, lambda gap: gap.high < 0),
-        )
-    return table
+def _means(measured: Sequence[Measured]) -> Iterator[Cells]:
+    """A line a model on one slice, and under it a line a language."""
+    for letter, one in zip(letters, measured, strict=False):
+        of = one.figures
+        scarce, rest = (of.by_frequency[part] for part in ("scarce", "rest"))
+        yield {
+            **_of_all(one.slice, letter, of, of.intervals),
+            "coverage at .9 precision": _shown(of.mean_coverage_at_90),
+            "scarce F1 (values)": f"{_shown(scarce.macro_f1)} ({scarce.values})",
+            "other F1 (values)": f"{_shown(rest.macro_f1)} ({rest.values})",
+            "set F1": _shown(of.tags["set_f1"]),
+            "edit distance": _shown(of.tags.get("edit_distance")),
+            "broken pictures": str(of.pictures.get("unusable", 0)),
+        }
+        for lang, in_lang in (of.languages or {}).items():
+            yield _of_all(f"  {lang}", letter, in_lang, {})
 
 
-def _groups_where(of: Difference, clear: Callable[[Gap], bool]) -> str:
-    found = [
-        f"{group} {measure} {gaps[measure].difference:+.3f}"
-        for group, gaps in (of.groups or {}).items()
-        for measure in ("accuracy", "macro_f1", "micro_f1")
-        if measure in gaps and clear(gaps[measure])
-    ]
-    return ", ".join(found) or "none"
+def _of_all(name: str, letter: str, of: Figures, intervals: Mapping[str, Interval]) -> Cells:
+    return {
+        "slice": name,
+        "": letter,
+        "rows": str(of.rows),
+        "accuracy": _shown(of.mean_accuracy, intervals.get("mean_accuracy")),
+        "macro-F1": _shown(of.mean_macro_f1, intervals.get("mean_macro_f1")),
+        "ECE": _shown(of.mean_ece),
+        "above chance": _shown(of.mean_ece_excess),
+    }
 
 
-def _groups_table(name: str, measured: Sequence[Measured]) -> Table:
-    lines = []
+def _difference(of: Difference, named: Mapping[str, str]) -> Cells:
+    def mean(gap: Gap | None) -> str:
+        return f"{gap.difference:+.3f} \\[{gap.low:+.3f} {gap.high:+.3f}]" if gap else "–"
+
+    def groups_where(clear: Callable[[Gap], bool]) -> str:
+        found = [
+            f"{group} {measure} {gaps[measure].difference:+.3f}"
+            for group, gaps in (of.groups or {}).items()
+            for measure in ("accuracy", "macro_f1", "micro_f1")
+            if measure in gaps and clear(gaps[measure])
+        ]
+        return ", ".join(found) or "none"
+
+    return {
+        "slice": of.slice,
+        "": f"{named[of.model]} − {named[of.minus]}",
+        "accuracy": mean(of.mean_accuracy),
+        "macro-F1": mean(of.mean_macro_f1),
+        "groups shown better": groups_where(lambda gap: gap.low > 0),
+        "groups shown worse": groups_where(lambda gap: gap.high < 0),
+    }
+
+
+def _groups(measured: Sequence[Measured]) -> Iterator[Cells]:
+    """A line a group and model on one slice."""
     for group in dict.fromkeys(group for one in measured for group in one.figures.groups):
-        for letter, one in _lettered(measured):
+        for letter, one in zip(letters, measured, strict=False):
             if of := one.figures.groups.get(group):
-                shown = [_shown(getattr(of, measure)) for measure in _OF_GROUPS.values()]
-                lines.append([group, letter, str(of.rows), *shown])
-    return _table(f"slice {name}", ("group", "", "rows", *_OF_GROUPS), lines)
+                yield {
+                    "group": group,
+                    "": letter,
+                    "rows": str(of.rows),
+                    "accuracy": _shown(of.accuracy),
+                    "macro-F1": _shown(of.macro_f1),
+                    "micro-F1": _shown(of.micro_f1),
+                    "… of listed labels": _shown(of.micro_f1_listed),
+                    "ECE": _shown(of.ece),
+                    "above chance": _shown(of.ece_excess),
+                    "coverage at .9 precision": _shown(of.coverage_at_90),
+                }
 
 
-def _table(title: str, columns: Sequence[str], lines: Sequence[Sequence[str]]) -> Table:
-    """Without the columns that have no figure."""
-    some = [at for at in range(len(columns)) if any(line[at] not in ("–", "") for line in lines)]
+def _table(title: str, rows: Sequence[Cells], *, numbers: bool = True) -> Table:
+    """Without columns that have no figure. `numbers`: from the third column on."""
     table = Table(title=title, box=SIMPLE)
-    for at in some:
-        table.add_column(columns[at], justify="right" if at > 1 else "left")
-    for line in lines:
-        table.add_row(*(line[at] for at in some))
+    known = [name for name in rows[0] if any(row.get(name, "") not in ("–", "") for row in rows)]
+    for name in known:
+        table.add_column(name, justify="right" if numbers and name not in [*rows[0]][:2] else "left")
+    for row in rows:
+        table.add_row(*(row.get(name, "") for name in known))
     return table
-
-
-def _lettered(measured: Sequence[Measured]) -> list[tuple[str, Measured]]:
-    return list(zip(string.ascii_uppercase, measured, strict=False))
 
 
 def _shown(figure: float | None, bounds: Interval | None = None) -> str:

@@ -471,6 +471,14 @@ def test_the_champion_is_evaluated_on_any_folder_with_these_columns(shop: Path) 
     assert "masked-text" in said
 
 
+def test_a_description_of_the_data_names_the_columns(shop: Path) -> None:
+    _write(shop, ("sku", "words", "gender"), ("1", "Nike Men Running Shoes", "Men"))
+    (shop / "dataset.toml").write_text('[[files]]\npath = "products.csv"\ntitle = "words"\n')
+    for data in (shop, shop / "dataset.toml"):
+        _run("--data", data, "--slices", "text", "--json", shop / "figures.json")
+        assert json.loads((shop / "figures.json").read_text())["groups"]["gender"]["accuracy"] == 1
+
+
 def test_one_slice_can_be_asked_for(shop: Path) -> None:
     _run("--data", shop, "--json", shop / "figures.json", "--slices", "masked-text")
     figures = json.loads((shop / "figures.json").read_text())
