@@ -8,7 +8,7 @@ class list stay in as possible false positives. Classes without a test row are l
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from typing import Any, Literal, Protocol
@@ -217,12 +217,18 @@ def value_figures(judged: Judged, counts: Mapping[str, int]) -> dict[str, ValueF
     }
 
 
-def by_frequency(values: Iterable[ValueFigures]) -> dict[str, PartFigures]:
+def values_of(judged: Sequence[Judged], counts: Counts) -> dict[str, dict[str, ValueFigures]]:
+    """Group → value → its figures."""
+    return {one.group.name: value_figures(one, counts.get(one.group.name, {})) for one in judged}
+
+
+def by_frequency(values: Mapping[str, Mapping[str, ValueFigures]]) -> dict[str, PartFigures]:
     """Scarce, mid and head values of all groups; `rest` is mid and head together.
 
     Values with fewer than 10 training rows are in none of them.
     """
-    found = [(value.training_rows, value.f1) for value in values if value.f1 is not None]
+    every = (value for of in values.values() for value in of.values())
+    found = [(value.training_rows, value.f1) for value in every if value.f1 is not None]
     parts = {name: [f1 for rows, f1 in found if low <= rows <= high] for name, (low, high) in PARTS.items()}
     return {name: PartFigures(len(of), float(np.mean(of)) if of else None) for name, of in parts.items()}
 

@@ -6,7 +6,7 @@ group likewise. The HTML beside the pictures has the names themselves.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -151,12 +151,12 @@ def confusion(one: Judged, names: Names) -> Figure:
     return figure
 
 
-def frequency(values: Iterable[ValueFigures], parts: Mapping[str, PartFigures]) -> Figure:
+def frequency(values: Mapping[str, Mapping[str, ValueFigures]], parts: Mapping[str, PartFigures]) -> Figure:
     """F1 of each value over its training rows, and the mean of scarce, mid and head values."""
     figure = Figure(figsize=(10, 3.6), layout="constrained")
     dots, bars = figure.subplots(1, 2, width_ratios=(2, 1))
-    places = [(max(1, value.training_rows), value.f1) for value in values if value.f1 is not None]
-    dots.scatter([rows for rows, _ in places], [f1 for _, f1 in places], s=9, alpha=0.6)
+    known = [value for of in values.values() for value in of.values() if value.f1 is not None]
+    dots.scatter([max(1, of.training_rows) for of in known], [of.f1 for of in known], s=9, alpha=0.6)
     dots.set(xscale="log", xlabel="training rows of the value", ylabel="F1", ylim=(-0.03, 1.03))
     dots.xaxis.set_major_formatter("{x:g}")
     shown = {

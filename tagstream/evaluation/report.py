@@ -28,7 +28,7 @@ from tagstream.evaluation.figures import (
     by_frequency,
     figures_of,
     judged_groups,
-    value_figures,
+    values_of,
 )
 from tagstream.evaluation.measures import Judged
 from tagstream.evaluation.tables import page
@@ -78,9 +78,8 @@ def write_report(
     judged = judged_groups(scores, rows, taxonomy, classes or {})
     if not judged:
         raise ValueError("nothing to report: no row has a label of a group of the taxonomy")
-    values = {one.group.name: value_figures(one, counts.get(one.group.name, {})) for one in judged}
-    every_value = [value for of in values.values() for value in of.values()]
-    parts, measured = by_frequency(every_value), figures_of(judged, len(rows))
+    values, measured = values_of(judged, counts), figures_of(judged, len(rows))
+    parts = by_frequency(values)
     worst = _worst(judged, measured)
     folder.mkdir(parents=True, exist_ok=True)
     names = plots.Names(taxonomy)
@@ -88,7 +87,7 @@ def write_report(
         figures = {
             "precision_recall": plots.precision_recall_curves(judged, names),
             "reliability": plots.reliability(judged, names),
-            "frequency": plots.frequency(every_value, parts),
+            "frequency": plots.frequency(values, parts),
         }
         if curves:
             figures["learning_curves"] = plots.learning_curves(curves)

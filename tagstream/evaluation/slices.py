@@ -174,15 +174,12 @@ class _Rows:
                 f"labelled are {labelled}; known {known}"
             )
         drawn, overall = self._drawn(judged), figures.figures_of(judged, len(self.rows))
-        values = {
-            one.group.name: figures.value_figures(one, candidate.counts.get(one.group.name, {}))
-            for one in judged
-        }
+        values = figures.values_of(judged, candidate.counts)
         found = SliceFigures(
             **vars(overall),
             pictures={use: uses.count(use) for use in sorted(set(uses))},
             intervals=_intervals(overall, drawn),
-            by_frequency=figures.by_frequency(value for of in values.values() for value in of.values()),
+            by_frequency=figures.by_frequency(values),
             values=values,
             tags=self._of_sets(candidate.tagger, scores),
             languages=self._by_language(scores, taxonomy),
@@ -193,9 +190,8 @@ class _Rows:
         drawn: dict[str, dict[str, Floats]] = {}
         parts = np.array_split(self.weights, 1 + self.weights.size // WEIGHTS_AT_ONCE)
         for one in judged:
-            for measure, of in (
-                SINGLE_MEASURES if one.single else {"micro_f1": measures.micro_f1_of}
-            ).items():
+            known = SINGLE_MEASURES if one.single else {"micro_f1": measures.micro_f1_of}
+            for measure, of in known.items():
                 drawn.setdefault(measure, {})[one.group.name] = np.concatenate(
                     [of(one, part[:, one.places].astype(np.float64)) for part in parts]
                 )

@@ -41,7 +41,7 @@ from tagstream.training.members import ImageTraining, Recipe, TextTraining, trai
 from tagstream.training.objectives import LossConfig
 from tagstream.training.recipe import fuse, threshold
 from tagstream.training.release import Trained, stored_of, training_counts
-from tests.model.plain_figures import macro_f1
+from tests.support.plain_figures import macro_f1
 
 FROZEN = ImageTraining(
     tower=EfficientNet(frozen=True),

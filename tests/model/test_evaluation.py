@@ -28,7 +28,7 @@ from tagstream.evaluation.measures import Judged, judge
 from tagstream.evaluation.slices import Candidate, EmptySlice, measure_slice
 from tagstream.model.pictures import Frame, decode_all
 from tagstream.text.masking import LabelWords, label_words
-from tests.model.plain_figures import accuracy, calibration_error, macro_f1
+from tests.support.plain_figures import accuracy, calibration_error, macro_f1
 
 COLOURS = ("Red", "Blue", "Green")
 TAXONOMY = Taxonomy(
@@ -202,7 +202,7 @@ def test_every_tag_has_its_precision_and_recall_and_its_training_rows() -> None:
     assert (values["Blue"].precision, values["Blue"].recall) == (1, 0.5)
     assert (values["Green"].precision, values["Green"].f1) == (None, None)
     assert values["Red"].training_rows == 12
-    parts = by_frequency(values.values())
+    parts = by_frequency({"colour": values})
     assert parts["scarce"] == PartFigures(values=1, macro_f1=pytest.approx(2 / 3))
     assert parts["head"] == parts["rest"] == PartFigures(values=1, macro_f1=pytest.approx(2 / 3))
     assert parts["mid"] == PartFigures(values=0, macro_f1=None)

@@ -31,7 +31,7 @@ from tagstream.training.objectives import (
 )
 from tagstream.training.recipe import retaught
 from tagstream.training.release import Trained
-from tests.model.plain_figures import accuracy
+from tests.support.plain_figures import accuracy
 
 PAIR = Taxonomy(
     taxonomy_version="1",
