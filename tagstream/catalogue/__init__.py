@@ -1,9 +1,6 @@
-"""The built-in products, for a demo, tests and load: written by hand in products.toml, drawn in code.
+"""The built-in products, for a demo and for tests. infra/catalogue draws them.
 
-drawn      every product as an event, a history of them, any number of events for load
-garments   drawings of clothes
-goods      drawings of shoes, bags and small things
-patterns   what is woven into or printed on cloth
-canvas     what a picture is drawn on, and a JPEG of a given size
-malformed  records that no worker accepts
+built_in          every product as an event, and a history of them
+products.parquet  the products with their pictures
+malformed         records that no worker accepts
 """

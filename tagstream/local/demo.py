@@ -21,7 +21,7 @@ from rich.table import Table
 
 from tagstream.adapters.kafka.lag import GroupWatch
 from tagstream.adapters.kafka.topics import read_all
-from tagstream.catalogue.drawn import history, products
+from tagstream.catalogue.built_in import history, products
 from tagstream.catalogue.malformed import malformed
 from tagstream.core.errors import Unavailable
 from tagstream.core.events import ProductEvent, ProductTags

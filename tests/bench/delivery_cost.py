@@ -26,7 +26,6 @@ from tagstream import runner
 from tagstream.adapters.local.apache import ApacheBroker
 from tagstream.adapters.local.embedded import EmbeddedBroker, EmbeddedStore
 from tagstream.adapters.memory import MemoryMetrics
-from tagstream.catalogue.drawn import events
 from tagstream.core.ports import MicroBatch, OutRecord, Scores
 from tagstream.core.records import KeyValue
 from tagstream.core.taxonomy import Taxonomy
@@ -34,6 +33,7 @@ from tagstream.ops.topics import create_topics
 from tagstream.settings import Settings
 from tagstream.stream.entry import Entry
 from tagstream.stream.worker import Worker
+from tests.support.load import events
 
 TAXONOMY = Taxonomy.model_validate(
     {

@@ -19,8 +19,8 @@ import psutil
 from measure import Progress, publish_all, roles
 from overhead import ROOT, null_config
 
-from tagstream.catalogue.drawn import events
 from tagstream.local.stack import Stack, local_stack
+from tests.support.load import events
 
 _PICTURE_BYTES = 2**20
 _VALUE_BYTES = _PICTURE_BYTES * 4 // 3

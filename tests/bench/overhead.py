@@ -17,8 +17,8 @@ from pathlib import Path
 import yaml
 from measure import Progress, cpu_s, publish_all
 
-from tagstream.catalogue.drawn import events
 from tagstream.local.stack import local_stack
+from tests.support.load import events
 
 ROOT = Path(__file__).resolve().parents[2]
 _VALUE_BYTES = 6000

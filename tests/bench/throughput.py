@@ -25,12 +25,12 @@ from typing import Any
 import redis
 from measure import Progress, publish_all
 
-from tagstream.catalogue.drawn import events as drawn_events
 from tagstream.core.events import ProductEvent
 from tagstream.core.ports import MicroBatch, TextFields
 from tagstream.core.records import KeyValue
 from tagstream.dataset.events import ProductEvents
 from tagstream.local.stack import Stack, local_stack
+from tests.support.load import events as drawn_events
 
 _MICRO_BATCH_EVENTS = 64
 

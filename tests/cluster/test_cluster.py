@@ -16,13 +16,14 @@ import pytest
 import torch
 
 from tagstream.adapters.kafka.lag import GroupWatch
-from tagstream.catalogue.drawn import drawn, events, history
+from tagstream.catalogue.built_in import history, listed
 from tagstream.catalogue.malformed import malformed
 from tagstream.core.ports import OutRecord
 from tagstream.core.records import KeyValue, encode
 from tagstream.ops.audit import examine, expect, unbalanced
 from tagstream.settings import Settings
 from tagstream.wiring import build_publisher
+from tests.support.load import events
 
 PATIENCE_S = 120.0
 
@@ -83,7 +84,7 @@ def test_the_dashboard_counts_the_gpus_that_ray_has_found(cluster: Any) -> None:
 
 def test_the_api_tags_on_demand_and_looks_up(cluster: Any) -> None:
     with httpx.Client(base_url=cluster.api_url, timeout=20, trust_env=False) as api:
-        picture = base64.b64encode(drawn()[0].picture()).decode()
+        picture = base64.b64encode(listed()[0].image).decode()
         answer = api.post(
             "/v1/tag", json={"title": "Nike Men Black Running Shoes", "image": {"data": picture}}
         )
@@ -148,9 +149,9 @@ def small_folder(tmp_path: Path) -> Path:
     with (tmp_path / "products.csv").open("w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["id", "title", "articleType", "baseColour", "image"])
-        for product in (p for p in drawn() if p.lang == "en"):
+        for product in (p for p in listed() if p.lang == "en"):
             name = f"images/{product.product_id}.jpg"
-            (tmp_path / name).write_bytes(product.picture())
+            (tmp_path / name).write_bytes(product.image)
             rows.writerow([product.product_id, product.title, product.shape, product.colour, name])
     return tmp_path
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tagstream.catalogue.drawn import history
+from tagstream.catalogue.built_in import history
 from tagstream.core.records import encode
 
 TAGSTREAM = str(Path(sys.executable).parent / "tagstream")

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 
 from consumer import POISON
 
-from tagstream.catalogue.drawn import drawn
+from tagstream.catalogue.built_in import listed
 from tagstream.catalogue.malformed import malformed
 from tagstream.core.events import ImageRef, ProductEvent
 from tagstream.core.records import KeyValue, encode
@@ -56,7 +56,7 @@ def is_poison(event: ProductEvent) -> bool:
 
 
 def _pictures(url: str) -> Callable[[int], ImageRef | None]:
-    inline = ImageRef(data=base64.b64encode(drawn()[0].picture()).decode())
+    inline = ImageRef(data=base64.b64encode(listed()[0].image).decode())
 
     def picture_of(number: int) -> ImageRef | None:
         if url and number % 8 == 0:

@@ -8,7 +8,7 @@ import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from tagstream.catalogue.drawn import drawn
+from tagstream.catalogue.built_in import listed
 
 _CHUNK = b"\xff" * 65536
 
@@ -20,7 +20,7 @@ class PictureHost:
         self.mode = "well"
         self.asked = 0
         self.closing = threading.Event()
-        self._picture = drawn()[0].picture()
+        self._picture = listed()[0].image
         host = self
 
         class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""The built-in catalogue, drawn in code, and records that are malformed on purpose."""
+"""The built-in catalogue and records that are malformed on purpose."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ import io
 import re
 from collections import Counter, defaultdict
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torchvision.io import decode_jpeg
 
-from tagstream.catalogue import drawn
-from tagstream.catalogue.canvas import sized
+from infra.catalogue import draw
+from tagstream.catalogue import built_in
 from tagstream.catalogue.malformed import Malformed, malformed
 from tagstream.core.errors import InvalidEvent
 from tagstream.core.events import Event
 from tagstream.core.ports import Record
 from tagstream.core.records import KeyValue, encode
 from tagstream.stream.decode import Decoder
+from tests.support.load import events, sized
 
 _NOW_MS = 1_800_000_000_000
 
@@ -28,11 +30,11 @@ def _decode(record: KeyValue | Malformed) -> Event:
     return Decoder().decode(Record("product-events", 0, 0, record.key, record.value), _NOW_MS)
 
 
-# drawn
+# built-in
 
 
 def test_the_built_in_catalogue_has_enough_products_a_third_of_them_chinese() -> None:
-    events = drawn.products()
+    events = built_in.products()
     assert len(events) >= 240
     assert len({event.product_id for event in events}) == len(events)
     assert len({event.title for event in events}) == len(events)
@@ -43,11 +45,11 @@ def test_the_built_in_catalogue_has_enough_products_a_third_of_them_chinese() ->
 
 
 def test_english_titles_name_their_brand() -> None:
-    assert [e.title for e in drawn.products() if e.lang == "en" and not e.brand] == []
+    assert [e.title for e in built_in.products() if e.lang == "en" and not e.brand] == []
 
 
 def test_most_products_have_a_picture_of_the_usual_size_and_some_have_none() -> None:
-    images = [event.image for event in drawn.products()]
+    images = [event.image for event in built_in.products()]
     without = sum(image is None for image in images)
     assert 0 < without < 0.1 * len(images)
     for image in images[:30]:
@@ -57,25 +59,29 @@ def test_most_products_have_a_picture_of_the_usual_size_and_some_have_none() -> 
 
 
 def test_a_picture_shows_the_products_colour_on_white() -> None:
-    red = next(p for p in drawn.drawn() if (p.shape, p.colour, p.pattern) == ("skirt", "red", "solid"))
-    with Image.open(io.BytesIO(red.picture())) as picture:
+    red = next(p for p in built_in.listed() if (p.shape, p.colour, p.pattern) == ("skirt", "red", "solid"))
+    with Image.open(io.BytesIO(red.image)) as picture:
         assert min(picture.getpixel((3, 3))) > 240  # type: ignore[type-var, arg-type]
         r, g, b = picture.getpixel((84, 120))  # type: ignore[misc]
     assert r > 120 > 2 * max(g, b)
 
 
-def test_drawing_twice_gives_the_same_bytes_and_two_products_never_do() -> None:
-    products = drawn.drawn()[:40]
-    first = [product.picture() for product in products]
-    drawn._picture.cache_clear()
-    assert [product.picture() for product in products] == first
-    assert len(set(first)) == len(first)
+def test_the_pictures_are_those_that_the_code_draws_and_no_two_are_the_same() -> None:
+    products = built_in.listed()
+    assert len({product.image for product in products}) == len(products)
+    drawn = draw.rows()
+    assert [row["title"] for row in drawn] == [product.title for product in products]
+    for row, product in list(zip(drawn, products, strict=True))[::20]:
+        now, then = (
+            np.asarray(Image.open(io.BytesIO(jpeg)), float) for jpeg in (row["image"], product.image)
+        )
+        assert np.abs(now - then).mean() < 2, "another Pillow may round another way, and no more"
 
 
 def test_the_history_is_accepted_whole_and_each_products_versions_rise() -> None:
     versions: dict[str, list[int]] = defaultdict(list)
     kinds: Counter[str] = Counter()
-    for event in drawn.history():
+    for event in built_in.history():
         decoded = _decode(encode(event))
         versions[decoded.product.product_id].append(decoded.event_version)
         kinds[decoded.product.type] += 1
@@ -86,14 +92,14 @@ def test_the_history_is_accepted_whole_and_each_products_versions_rise() -> None
 
 
 def test_deletes_are_the_last_word_about_their_products() -> None:
-    events = drawn.history()
+    events = built_in.history()
     first_delete = next(n for n, event in enumerate(events) if event.type == "delete")
     assert all(event.type == "delete" for event in events[first_delete:])
 
 
 def test_load_events_are_valid_repeatable_and_come_round_with_higher_versions() -> None:
-    records = list(drawn.events(700, seed=3, distinct_products=300))
-    assert records == list(drawn.events(700, seed=3, distinct_products=300))
+    records = list(events(700, seed=3, distinct_products=300))
+    assert records == list(events(700, seed=3, distinct_products=300))
     versions: dict[str, list[int]] = defaultdict(list)
     for record in records:
         event = _decode(record)
@@ -103,13 +109,13 @@ def test_load_events_are_valid_repeatable_and_come_round_with_higher_versions() 
 
 
 def test_two_seeds_share_no_product() -> None:
-    keys = [{record.key for record in drawn.events(50, seed=seed)} for seed in (1, 2)]
+    keys = [{record.key for record in events(50, seed=seed)} for seed in (1, 2)]
     assert not keys[0] & keys[1]
 
 
 @pytest.mark.parametrize("value_bytes", [3_000, 6_144, 200_000])
 def test_load_events_have_the_size_asked_for_and_a_picture_that_decodes(value_bytes: int) -> None:
-    for record in drawn.events(60, value_bytes=value_bytes):
+    for record in events(60, value_bytes=value_bytes):
         assert abs(len(record.value or b"") - value_bytes) <= 32
         image = _decode(record).product.image
         assert image is not None
@@ -120,11 +126,11 @@ def test_load_events_have_the_size_asked_for_and_a_picture_that_decodes(value_by
 
 def test_no_picture_fits_into_nothing() -> None:
     with pytest.raises(ValueError, match="no picture fits"):
-        sized(drawn.drawn()[0].picture(), 100)
+        sized(built_in.listed()[0].image, 100)
 
 
 def test_chinese_products_do_not_all_say_the_same() -> None:
-    endings = {e.description.split("。")[1] for e in drawn.products() if e.lang == "zh" and e.description}
+    endings = {e.description.split("。")[1] for e in built_in.products() if e.lang == "zh" and e.description}
     assert len(endings) == 9
 
 

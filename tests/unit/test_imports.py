@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "adapters/images.py": {"core", "httpx", "httpcore"},
     "dataset": {"core", "text", "numpy", "pyarrow", "pydantic", "yaml"},
     "taxonomy": {"core", "dataset", "pydantic", "yaml"},
-    "catalogue": {"core", "dataset", "numpy", "PIL", "pyarrow"},
+    "catalogue": {"core", "dataset"},
     "evaluation": {"core", "text", "dataset", "numpy", "matplotlib", "jinja2", "rich"},
     "model": {
         *("core", "text", "dataset", "evaluation", "numpy", "PIL", "pydantic", "safetensors", "torch"),

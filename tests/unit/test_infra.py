@@ -16,7 +16,7 @@ import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
 from serve.stream import GOODBYE_S
-from tagstream.catalogue.drawn import history
+from tagstream.catalogue.built_in import history
 from tagstream.core.metrics import Metric
 from tagstream.core.records import encode
 from tagstream.settings import Settings

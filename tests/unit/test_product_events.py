@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 import pytest
 
-from tagstream.catalogue import drawn
+from tagstream.catalogue import built_in
 from tagstream.core.errors import BadSettings, InvalidEvent
 from tagstream.core.events import Event, ProductEvent
 from tagstream.core.ports import Record
@@ -209,7 +209,7 @@ def test_a_folder_without_products_says_what_is_missing(
 
 
 def test_a_file_of_events_goes_out_line_by_line_as_it_is(tmp_path: Path) -> None:
-    event = drawn.products()[0]
+    event = built_in.products()[0]
     whole = encode(event)
     strange = [b"not json", b'{"product_id": 7}', b"[1]", b'{"product_id": "\\ud800"}', b"[" * 5000]
     lines = [whole.value or b"", b"", *strange]

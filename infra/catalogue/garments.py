@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tagstream.catalogue.canvas import (
+from infra.catalogue.canvas import (
     Canvas,
     Point,
     box,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from tagstream.catalogue.canvas import HEIGHT, WIDTH, Cloth, contrast, darker, lighter, mixed, oval
+from infra.catalogue.canvas import HEIGHT, WIDTH, Cloth, contrast, darker, lighter, mixed, oval
 
 
 def striped(cloth: Cloth) -> None:

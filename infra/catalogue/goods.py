@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-from tagstream.catalogue.canvas import (
+from infra.catalogue.canvas import (
     Canvas,
     Point,
     box,
