@@ -11,7 +11,7 @@ import hashlib
 import itertools
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -205,14 +205,3 @@ class _Reader:
         if spelling not in group.spoken:
             self.outside.append(f"line {number}: {group.name}={label}")
         return group.spoken.get(spelling, label)
-
-
-#: Groups of the Chinese copy that are used: those with at least a thousand labelled rows and a plain meaning.
-ZH_GROUPS = ("类型", "材质", "颜色", "风格", "图案", "版型", "衣样式")
-
-
-def read_zh(path: Path, limit: int | None = None) -> list[Row]:
-    """Chinese copy as titles; the marks that stand for lost words are taken out."""
-    columns = Columns(labels_from="tags", strip=("<UNK>", "BRAND"), default_lang="zh")
-    rows = read_rows(DataFile(path, "products", columns), limit)
-    return [replace(row, labels={g: row.labels[g] for g in ZH_GROUPS if g in row.labels}) for row in rows]

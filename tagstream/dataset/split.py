@@ -86,7 +86,7 @@ def permitted(
 
 
 class EvaluationSpec(BaseModel):
-    """What a report measured: test rows, groups and the classes of each. Its hash stands in the report."""
+    """What a report measured: test rows, groups and the classes of each. Its hash is in the report."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -94,7 +94,7 @@ class EvaluationSpec(BaseModel):
     validation_ids: tuple[str, ...] = ()
     classes: dict[str, tuple[str, ...]]
     seed: int
-    #: of the words that masked slices hide; None where it was not noted
+    #: of the words that masked slices hide; None where it is not known
     mask_hash: str | None = None
 
     def content_hash(self) -> str:

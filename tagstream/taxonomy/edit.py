@@ -1,6 +1,6 @@
 """Changes of a taxonomy; each returns a new one, named by its content. No value is ever deleted.
 
-All raise BadSettings for a group or value that is not there, and for what would contradict the rest.
+All raise BadSettings for an unknown group or value, and for a change that contradicts the rest.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def add(
     kind: Literal["single", "multi"] = "single",
     parent_group: str | None = None,
 ) -> Taxonomy:
-    """A new value at the end of its group. `kind` and `parent_group` are for a group that is new, too."""
+    """A new value at the end of its group. `kind` and `parent_group`: of a group that is new too."""
     made: dict[str, Any] = {"value": value}
     if parent is not None:
         made["parent"] = parent
@@ -46,16 +46,16 @@ def add(
 def rename(taxonomy: Taxonomy, group: str, old: str, new: str) -> Taxonomy:
     """`new` takes the place of `old`, with its names, parent, threshold and children; `old` points to it.
 
-    A name that `old` had before may be taken up again.
+    An earlier name of the value may be used again.
     """
-    standing, own = _live(taxonomy, group, old), _group(taxonomy, group)
+    present, own = _live(taxonomy, group, old), _group(taxonomy, group)
     known = new in own.by_value or new in own.former
     if new == old or (known and own.current(new) != old):
-        raise BadSettings(f"{group}={new} stands already: merge {old} into it")
+        raise BadSettings(f"{group}={new} is there already: merge {old} into it")
     groups = list(_dumped(taxonomy))
     for one in groups:
         if one["name"] == group:
-            kept = standing.model_dump(exclude_unset=True) | {"value": new}
+            kept = present.model_dump(exclude_unset=True) | {"value": new}
             others = [value for value in one["values"] if value["value"] != new]
             one["values"] = [kept if value["value"] == old else value for value in others]
             one["values"].append({"value": old, "replaced_by": new})
@@ -75,13 +75,13 @@ def merge(taxonomy: Taxonomy, group: str, value: str, into: str) -> Taxonomy:
 
 
 def retire(taxonomy: Taxonomy, group: str, value: str) -> Taxonomy:
-    """`value` is given no more, and neither is what it replaced. Its children have no known parent then."""
+    """`value`, and what it replaced, is no tag any more. Its children then have no known parent."""
     _live(taxonomy, group, value)
     return _made(_changed(taxonomy, group, value, lambda known: known | {"retired": True}))
 
 
 def name(taxonomy: Taxonomy, group: str, value: str | None, names: Mapping[str, str]) -> Taxonomy:
-    """Display names of a value, or of the group where `value` is None; an empty name takes one away."""
+    """Display names of a value, or of the group where `value` is None. An empty name removes one."""
 
     def named(known: dict[str, Any]) -> dict[str, Any]:
         merged = {lang: text for lang, text in {**known.get("names", {}), **names}.items() if text}
@@ -118,7 +118,7 @@ def _live(taxonomy: Taxonomy, group: str, value: str) -> Value:
 
 
 def _dumped(taxonomy: Taxonomy) -> Iterable[dict[str, Any]]:
-    """The groups as plain data that says what was said, so that a file keeps its shape."""
+    """The groups as plain data, without defaults, so that a file keeps its shape."""
     return (group.model_dump(exclude_unset=True) for group in taxonomy.groups)
 
 

@@ -3,9 +3,9 @@
     categories.tsv        gid, en, zh; "Apparel & Accessories > Clothing > Activewear"
     attribute_values.tsv  gid, value_en, attribute_en, value_zh, attribute_zh
 
-Categories become the single-choice groups category_1, category_2, … one a level, each with the one above as
-its parent group. An attribute becomes a multi group. Values are the English names, which are names in `en`
-too; the Chinese ones are names in `zh`, and partly translated by machine: review them.
+Categories become the single-choice groups category_1, category_2, …, one a level. Each has the one above as
+its parent group. An attribute becomes a multi group. A value is the English name, which is its name in `en`
+too. The names in `zh` are partly translated by machine: review them.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _BETWEEN = " > "
 def import_shopify(
     folder: Path, *, categories: Collection[str] = (), attributes: Collection[str] = (), levels: int = 3
 ) -> Taxonomy:
-    """These categories with what lies under them, and these attributes, by their English names.
+    """These categories with all below them, and these attributes, by their English names.
 
     Args:
         folder: has the .tsv files.
@@ -35,7 +35,7 @@ def import_shopify(
         levels: the depth of categories, from the top.
 
     Raises:
-        BadSettings: a name is not there, a file cannot be read, or nothing was chosen.
+        BadSettings: a name is unknown, a file cannot be read, or nothing was chosen.
     """
     groups: list[Group] = []
     try:

@@ -1,4 +1,4 @@
-"""Hides the words that name labels: what does a tagger know when the title does not say it?
+"""Hides the words that name labels, to see what a tagger knows when the title does not name it.
 
 Words of every value name of every evaluated group go, whatever the row's own label, with or without a
 final s or es, and the words for men, women and children. Han text loses the names themselves, longest first.

@@ -6,8 +6,8 @@ not "Blue"), even those that are not learned (墨绿色 is not 绿色). A final 
 are found anywhere in a run of text, and colours without their final 色 too (迷彩 is 迷彩色), where two
 characters are left of them.
 
-Of several choices of one group that a title names, or any field but the description, in words between spaces,
-the last is meant, as in "T-shirt Bra"; of several that are joined, the first, as in "black & grey".
+A title, brand or attribute may name several choices of one group in words between spaces. Then the last is
+meant, as in "T-shirt Bra"; of joined ones the first, as in "black & grey".
 """
 
 from __future__ import annotations
@@ -81,15 +81,15 @@ class Mentions:
             fields = [(field, True) for field in (text.title, text.brand, *attributes)]
             for field, choose in (*fields, (text.description, False)):
                 if field:
-                    said = name_form(field[: self._max_characters])
-                    named[row, self._by_tokens(said, choose)] = 1
-                    if has_han(said):
-                        found = [columns[name] for han, columns in self._han for name in han.findall(said)]
+                    plain = name_form(field[: self._max_characters])
+                    named[row, self._by_tokens(plain, choose)] = 1
+                    if has_han(plain):
+                        found = [columns[name] for han, columns in self._han for name in han.findall(plain)]
                         named[row, [column for column in found if column is not None]] = 1
         return named
 
-    def _by_tokens(self, said: str, choose: bool) -> list[int]:
-        tokens = _TOKEN.findall(said)
+    def _by_tokens(self, plain: str, choose: bool) -> list[int]:
+        tokens = _TOKEN.findall(plain)
         found: dict[str, list[_Place]] = defaultdict(list)
         taken: set[tuple[str, int]] = set()
         for length in range(min(self._longest, len(tokens)), 0, -1):
@@ -102,34 +102,34 @@ class Mentions:
         columns: list[int] = []
         for group, of_group in found.items():
             if choose and group in self._choices and len(of_group) > 1:
-                of_group = [_meant(sorted(of_group), said)]
+                of_group = [_meant(sorted(of_group), plain)]
             columns += [place.column for place in of_group if place.column is not None]
         return columns
 
 
 def longer_names(learned: Iterable[str], others: Iterable[str]) -> tuple[str, ...]:
-    """Of `others`, those with a learned name within them: what they say is not what that name says. Not so a
-    label that joins names ("Black / White"), nor what no value can be called."""
+    """Of `others`, those with a learned name within them that means something else there. A label that joins
+    names ("Black / White") and what no value can be called are left out."""
     forms = {form for name in learned for form in _forms(name_form(name))}
     han = {form for form in forms if has_han(form)}
     words = {" ".join(_TOKEN.findall(form)) for form in forms - han}
 
     def hides(name: str) -> bool:
-        said = name_form(name)
-        apart = f" {' '.join(_TOKEN.findall(said))} "
-        within = any(f" {word} " in apart for word in words if word) or any(form in said for form in han)
+        plain = name_form(name)
+        apart = f" {' '.join(_TOKEN.findall(plain))} "
+        within = any(f" {word} " in apart for word in words if word) or any(form in plain for form in han)
         may_be_a_value = len(name) <= VALUE_MAX_CHARS and name.isprintable()
-        return within and may_be_a_value and said not in forms and not _JOINED.search(said)
+        return within and may_be_a_value and plain not in forms and not _JOINED.search(plain)
 
     return tuple(sorted({name for name in others if hides(name)}))
 
 
-def _meant(places: list[_Place], said: str) -> _Place:
-    """The first of the last chain of joined names. `places` in the order of the text `said`."""
-    spans = [token.span() for token in _TOKEN.finditer(said)]
+def _meant(places: list[_Place], plain: str) -> _Place:
+    """The first of the last chain of joined names. `places` in the order of the text `plain`."""
+    spans = [token.span() for token in _TOKEN.finditer(plain)]
     *before, meant = places
     for place in reversed(before):
-        if said[spans[place.end - 1][1] : spans[meant.start][0]].strip() not in _JOINS:
+        if plain[spans[place.end - 1][1] : spans[meant.start][0]].strip() not in _JOINS:
             break
         meant = place
     return meant

@@ -60,7 +60,7 @@ class HashedNgrams(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Bags:
-    """n texts' features: those of text i are at `starts[i]` up to the next start; each bucket stands once."""
+    """n texts' features: those of text i are at `starts[i]` up to the next start; each bucket comes once."""
 
     buckets: npt.NDArray[np.int64]
     counts: npt.NDArray[np.float32]

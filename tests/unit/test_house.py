@@ -44,8 +44,8 @@ NOT_YET: tuple[str, ...] = (
         "tagstream/catalogue",
         "tagstream/cli",
     ),
-    *("tagstream/core", "tagstream/dataset", "tagstream/evaluation", "tagstream/local"),
-    *("tagstream/ops", "tagstream/stream", "tagstream/taxonomy"),
+    *("tagstream/core", "tagstream/evaluation", "tagstream/local"),
+    *("tagstream/ops", "tagstream/stream"),
 )
 
 

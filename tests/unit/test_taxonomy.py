@@ -186,7 +186,7 @@ def test_a_merged_value_gives_its_children_away_and_a_retired_one_stays_known(fi
         (("merge", "colour", "Navy", "Mauve"), "no value 'Mauve'"),
         (("merge", "size", "S", "M"), "no group 'size'"),
         (("rename", "colour", "Navy", "Blue"), "merge Navy into it"),
-        (("rename", "colour", "Navy", "Navy"), "stands already"),
+        (("rename", "colour", "Navy", "Navy"), "is there already"),
         (("rename", "colour", "Navy"), "rename to what"),
         (("rename", "colour", "Navy", "--name", "zh"), "not LANG=NAME"),
         (("retire", "colour", "Mauve"), "no value"),
