@@ -23,6 +23,7 @@ from tagstream.core.taxonomy import Group, Taxonomy, Value
 from tagstream.dataset.columns import ALIASES, NO_COLUMN, Columns, columns_of
 from tagstream.dataset.description import FILE_NAME, DataFile, Dataset, read_dataset, write_dataset
 from tagstream.dataset.induce import Finding, induce
+from tagstream.dataset.names import named, read_names
 from tagstream.dataset.table import read_table
 from tagstream.taxonomy import edit
 from tagstream.taxonomy.files import read_taxonomy, write_taxonomy
@@ -68,6 +69,8 @@ def init(
     dataset = _read(data, columns)
     products = dataset.products[0]
     taxonomy, findings = induce(products.path, products.columns, min_rows)
+    if dataset.names:
+        taxonomy = named(taxonomy, read_names(dataset.names))
     _write_new(file, taxonomy, overwrite)
     _print_findings(findings)
     used = {finding.role for finding in findings}
@@ -212,7 +215,7 @@ def _describe(taxonomy: Path, dataset: Dataset, findings: Sequence[Finding]) -> 
         return
     found = {finding.role: finding.column for finding in findings if finding.role in ALIASES}
     files = tuple(replace(file, columns=_columns_in(file, found)) for file in dataset.files)
-    write_dataset(path, Dataset(files, taxonomy))
+    write_dataset(path, replace(dataset, files=files, taxonomy=taxonomy))
     console.print(f"{path}: what --data takes instead of options", soft_wrap=True, highlight=False)
 
 

@@ -170,6 +170,19 @@ def test_the_description_leaves_out_texts_that_name_the_class(photos: Path, tmp_
     assert described.exit_code == 0, "a described data set is read as described"
 
 
+def test_display_names_of_a_described_data_set_are_in_its_taxonomy(marketplace: Path, tmp_path: Path) -> None:
+    (tmp_path / "names.yaml").write_text("kind:\n  values:\n    Mugs: {de: Becher}\n", encoding="utf-8")
+    described = f"names = 'names.yaml'\n[[files]]\npath = '{marketplace.name}'\n"
+    (tmp_path / "dataset.toml").write_text(described, encoding="utf-8")
+    made = tmp_path / "made"
+    made.mkdir()
+    result = CliRunner().invoke(app, ["init", str(made / "shop.yaml"), "--data", str(tmp_path)])
+    assert result.exit_code == 0, result.exception
+    taxonomy = read_taxonomy(made / "shop.yaml")
+    assert taxonomy.group("kind").by_value["Mugs"].names == {"de": "Becher"}
+    assert read_dataset(made).names == made / "../names.yaml"
+
+
 def labelled(count: int, title: str = "Shoe", **labels: str) -> list[Row]:
     return [Row("", TextFields(title), {name: (label,) for name, label in labels.items()})] * count
 
