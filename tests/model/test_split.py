@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import json
 import random
 from pathlib import Path
 
 from tagstream.core.ports import TextFields
+from tagstream.dataset.description import read_dataset
 from tagstream.dataset.rows import Row, read_products
 from tagstream.dataset.split import class_lists, near_duplicate_groups, part_of, permitted
-from tagstream.dataset.training_set import cut, training_set
+from tagstream.dataset.training_set import cut, read_training_set, training_set
 
 
 def _rows(titles: list[str]) -> list[Row]:
@@ -112,3 +114,42 @@ def test_every_group_is_in_the_test_part_of_exactly_one_fold() -> None:
     parts = [[part_of(name, 0, (fold, 5)) for name in names] for fold in range(5)]
     assert all(of_name.count("test") == 1 for of_name in zip(*parts, strict=True))
     assert all(80 < part.count("test") < 120 and part.count("validation") > 40 for part in parts)
+
+
+CHINESE = """
+short_titles = "titles.yaml"
+[[files]]
+path = "products.csv"
+[[files]]
+path = "copy.jsonl"
+lang = "zh"
+"""
+
+
+def test_long_copy_in_another_language_is_cut_too_and_leaves_the_products_as_they_were(
+    catalogue: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "products.csv").write_bytes((catalogue / "products.csv").read_bytes())
+    alone, _ = read_training_set(read_dataset(tmp_path), seed=0)
+    colours = [["红色"], ["蓝色"], ["红色", "蓝色"]]
+    texts = [(f"第{n}件上衣，面料舒适", {"颜色": colours[n % 3]}) for n in range(200)]
+    lines = [{"id": f"z{n}", "text": text, "tags": tags} for n, (text, tags) in enumerate(texts)]
+    copy = "\n".join(json.dumps(line, ensure_ascii=False) for line in lines)
+    (tmp_path / "copy.jsonl").write_text(copy, encoding="utf-8")
+    vocabulary = {"lang": "zh", "keywords": ["颜色"], "noun_group": "", "garment_group": "", "nouns": {}}
+    (tmp_path / "titles.yaml").write_text(json.dumps(vocabulary), encoding="utf-8")
+    (tmp_path / "dataset.toml").write_text(CHINESE, encoding="utf-8")
+
+    data, _ = read_training_set(read_dataset(tmp_path), seed=0)
+
+    assert data.titles == alone.products
+    assert data.spec == alone.spec
+    copies = data.copies
+    assert {row.text.lang for row in copies.train} == {"zh"}
+    assert sum(map(len, (copies.train, copies.validation, copies.test))) == 200
+    assert min(map(len, (copies.train, copies.validation, copies.test))) > 0
+    assert data.taxonomy.group("颜色").kind == "multi"
+    assert {group.name: group.langs for group in data.taxonomy.groups} == {
+        **{group.name: ("en",) for group in alone.taxonomy.groups},
+        "颜色": ("zh",),
+    }
