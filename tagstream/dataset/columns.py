@@ -62,7 +62,7 @@ class Columns:
         there = f"; there are: {', '.join(header)}"
         outer = self.labels_from or (_LABELS_FROM if _members(header, _LABELS_FROM) else NO_COLUMN)
         offered = header if outer == NO_COLUMN else _members(header, outer)
-        if not offered:
+        if not offered and outer != NO_COLUMN:
             raise ValueError(f"no column of objects {outer!r} for labels_from{there}")
         labels = self.labels
         if labels is None and groups is not None:
@@ -81,7 +81,9 @@ class Columns:
             roles[role] = found if given is None else given
         if {roles["title"], roles["description"], roles["image"]} == {NO_COLUMN}:
             raise ValueError(f"no column of titles, descriptions or pictures{there}")
-        if labels is None:
+        if labels is None and outer != NO_COLUMN:
+            labels = tuple(offered)
+        elif labels is None:
             objects = {name.partition(".")[0] for name in header if "." in name} & set(header)
             taken = NOT_GROUPS | set(roles.values()) | objects
             labels = tuple(name for name in offered if name.partition(".")[0] not in taken)
@@ -92,9 +94,9 @@ class Columns:
         return group if self.labels_from in (None, NO_COLUMN) else f"{self.labels_from}.{group}"
 
     def changed_by(self, other: Columns) -> Columns:
-        """The same with what `other` says beyond the defaults."""
-        said = {of.name: getattr(other, of.name) for of in fields(other)}
-        return replace(self, **{name: one for name, one in said.items() if one != getattr(Columns(), name)})
+        """The same with everything in which `other` differs from the defaults."""
+        theirs = {of.name: getattr(other, of.name) for of in fields(other)}
+        return replace(self, **{name: one for name, one in theirs.items() if one != getattr(Columns(), name)})
 
     def texts(self, line: Line) -> TextFields:
         """The texts of a row, once the columns are found. Empty ones but the title are None."""
@@ -132,4 +134,4 @@ def columns_of(
 def split_cell(cell: str, separators: str) -> list[str]:
     """The values of one cell, in order, each once, white space collapsed."""
     parts = re.split(f"[{re.escape(separators)}]", cell) if separators else [cell]
-    return list(dict.fromkeys(said for part in parts if (said := " ".join(part.split()))))
+    return list(dict.fromkeys(value for part in parts if (value := " ".join(part.split()))))

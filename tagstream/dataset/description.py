@@ -71,8 +71,8 @@ class Dataset:
 def read_dataset(source: Path, columns: Columns | None = None) -> Dataset:
     """The data set at a path: a dataset.toml, a folder with one, a products file, or a folder with one.
 
-    A folder without description also has its titles files. `columns`: what a command line says of them; where
-    there is a description, it goes before that of the products files.
+    A folder without description also has its titles files. `columns`: from a command line; where there
+    is a description, they go before those of its products files.
 
     Raises:
         ValueError: there is no such file, or the description is wrong; its file and key are named.
@@ -98,11 +98,11 @@ def write_dataset(path: Path, dataset: Dataset) -> None:
         file = getattr(dataset, name)
         lines += [f"{name} = {_toml(_relative(file, path))}"] if file else []
     for data_file in dataset.files:
-        said = {_KEYS.get(of.name, of.name): getattr(data_file.columns, of.name) for of in fields(Columns)}
+        found = {_KEYS.get(of.name, of.name): getattr(data_file.columns, of.name) for of in fields(Columns)}
         usual = {_KEYS.get(of.name, of.name): of.default for of in fields(Columns)}
         lines += ["", "[[files]]", f"path = {_toml(_relative(data_file.path, path))}"]
         lines += [f'role = "{data_file.role}"']
-        lines += [f"{key} = {_toml(one)}" for key, one in said.items() if one != usual[key]]
+        lines += [f"{key} = {_toml(one)}" for key, one in found.items() if one != usual[key]]
     path.write_text("\n".join([*lines, ""]).lstrip("\n"), encoding="utf-8")
 
 
@@ -130,9 +130,9 @@ class _File(BaseModel):
     strip: list[str] = []
 
     def columns(self) -> Columns:
-        said: dict[str, Any] = {of.name: getattr(self, _KEYS.get(of.name, of.name)) for of in fields(Columns)}
-        lists = {name: tuple(one) for name, one in said.items() if isinstance(one, list)}
-        return Columns(**(said | lists))
+        read: dict[str, Any] = {of.name: getattr(self, _KEYS.get(of.name, of.name)) for of in fields(Columns)}
+        lists = {name: tuple(one) for name, one in read.items() if isinstance(one, list)}
+        return Columns(**(read | lists))
 
 
 class _Description(BaseModel):

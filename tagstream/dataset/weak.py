@@ -4,7 +4,7 @@
     ^^^^^^^^^^^^^ brand            ^^^^^ product
 
 Product: the words of the title's own articleType, with or without a final s or es and hyphens; if they do
-not stand together, the last of them alone ("Formal Shoes" → "Shoes"). The last place in the title counts.
+not follow each other, the last of them alone ("Formal Shoes" → "Shoes"). The last place in the title counts.
 
 Brand: the one to four words before the first word for whom it is ("Men", "Women's", "Kids" …), unless a
 colour of the catalogue or the product begins among them. A title without such a word gets the longest

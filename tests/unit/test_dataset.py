@@ -87,6 +87,19 @@ def test_objects_of_labels_are_found_without_a_description(folder: Path) -> None
     dress, jeans = read_products(folder)
     assert dress.labels == {"类型": ("裙",), "颜色": ("红色", "黑色")}
     assert jeans.labels == {"类型": ("裤",), "裤长": ("长裤",)}
+    lines = '{"title": "Shoe", "tags": {"year": "2011", "brand": ["Acme"]}, "size": "L"}'
+    (folder / "products.jsonl").write_text(lines)
+    assert [dict(row.labels) for row in read_products(folder)] == [{"year": ("2011",), "brand": ("Acme",)}]
+    with pytest.raises(ValueError, match="no column of objects 'size' for labels_from"):
+        read_products(folder, columns=Columns(labels_from="size"))
+    [row] = read_products(folder, columns=Columns(labels_from="none"))
+    assert row.labels == {"size": ("L",)}
+
+
+def test_a_file_without_any_object_has_no_columns(folder: Path) -> None:
+    (folder / "products.jsonl").write_text("\n")
+    with pytest.raises(ValueError, match="no column of titles, descriptions or pictures"):
+        read_products(folder / "products.jsonl")
 
 
 def test_the_command_line_goes_before_the_description_of_products(folder: Path) -> None:
