@@ -33,7 +33,7 @@ from tagstream.model.fusion import (
 #: hundred held-out rows, and a text member has learned its own from many more. See infra/notes/model.md.
 WEIGHT_PULL = 0.02
 BIAS_PULL = (1.0, 1.0, 0.1, 0.3, 1.0, 0.3, 1.0)
-#: Fewer held-out rows than this tell nothing of a setting: it takes what its named sibling has.
+#: With fewer held-out rows than this, a setting takes the weights of its named sibling.
 MIN_ROWS = 20
 _SIBLINGS = {
     BOTH_UNNAMED: BOTH,
@@ -77,7 +77,7 @@ def fit_fusion(
             if used.sum() == 0:
                 fusion.weights[setting, at], fusion.bias[setting, columns] = 0, priors[columns]
                 continue
-            # A row with both tells about text alone and picture alone as well.
+            # A row with both is also an example of text alone and of picture alone.
             view = as_image if setting == IMAGE_ALONE else as_pair
             if setting in (TEXT_ALONE, TEXT_UNNAMED, TEXT_SILENT):
                 view = as_text

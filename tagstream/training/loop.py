@@ -1,4 +1,4 @@
-"""One training loop for every model: seeded step by step, shared over processes, resumed where it was."""
+"""One training loop for every model: seeded step by step, shared over processes, continued after a kill."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class Objective(Protocol):
 
 @dataclass
 class Progress:
-    """Where a training stands; what a checkpoint holds."""
+    """How far a training is. Part of a checkpoint."""
 
     step: int = 0
     losses: list[float] = field(default_factory=list)
@@ -99,7 +99,7 @@ class Progress:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a training tells, and what it goes on from.
+    """What a training calls, and the state it continues from.
 
     `save(state)` is called every `save_every_steps` and after each epoch; `saved` is what an earlier process
     gave it last. `on_epoch(epoch, mean loss, module)` may return a validation figure, higher is better, the

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -133,39 +133,41 @@ class Recipe(_Strict):
             ValueError: the file or a setting is not one; the message has one line.
         """
         try:
-            parts = cls.model_validate_json(file.read_bytes()) if file else cls()
+            recipe = cls.model_validate_json(file.read_bytes()) if file else cls()
         except ValidationError as error:
             raise ValueError(f"{file}: {_first_of(error)}") from None
-        content = parts.model_dump(mode="json") | ({} if seed is None else {"seed": seed})
+        recipe = recipe if seed is None else recipe.changed({"seed": seed})
         for setting in settings:
             key, equals, value = setting.partition("=")
-            if not (key and equals):
-                raise ValueError(f"--set {setting}: it is not of the form key=value")
-            _set(content, key, value)
             try:
-                parts = cls.model_validate(content)
-            except ValidationError as error:
-                raise ValueError(f"--set {setting}: {_first_of(error)}") from None
-        return cls.model_validate(content)
+                if not (key and equals):
+                    raise ValueError("it is not of the form key=value")
+                recipe = recipe.changed({key: _json_or_text(value)})
+            except ValueError as error:
+                raise ValueError(f"--set {setting}: {error}") from None
+        return recipe
 
-    def with_image(self, **changes: Any) -> Recipe:
-        """With another optimisation of the image member, if it has one."""
-        if self.image is None:
-            return self
-        how = self.image.optimisation.model_copy(update=changes)
-        return self.model_copy(update={"image": self.image.model_copy(update={"optimisation": how})})
+    def changed(self, changes: Mapping[str, Any]) -> Recipe:
+        """With other values of these dotted keys. Raises ValueError for one that is not there or not so."""
+        content = self.model_dump(mode="json")
+        for key, value in changes.items():
+            part, (*above, last) = content, key.split(".")
+            for name in above:
+                if not isinstance(part.get(name), dict):
+                    raise ValueError(f"the recipe has no {name!r} to set it in")
+                part = part[name]
+            part[last] = value
+        try:
+            return Recipe.model_validate(content)
+        except ValidationError as error:
+            raise ValueError(_first_of(error)) from None
 
 
-def _set(content: dict[str, Any], key: str, value: str) -> None:
-    *above, last = key.split(".")
-    for name in above:
-        if not isinstance(content.get(name), dict):
-            raise ValueError(f"--set {key}={value}: the recipe has no {name!r} to set it in")
-        content = content[name]
+def _json_or_text(value: str) -> Any:
     try:
-        content[last] = json.loads(value)
+        return json.loads(value)
     except json.JSONDecodeError:
-        content[last] = value
+        return value
 
 
 def _first_of(error: ValidationError) -> str:
@@ -317,8 +319,9 @@ def batch_that_fits(
 
     def fits(rows: int) -> bool:
         some = replace(data, products=Parted(train=rows_with_pictures[:rows]), extra=[])
+        once = {"image.optimisation.epochs": 1, "image.optimisation.batch_rows": rows}
         try:
-            train_image(some, recipe.with_image(epochs=1, batch_rows=rows), device=device)
+            train_image(some, recipe.changed(once), device=device)
         except torch.cuda.OutOfMemoryError:
             return False
         finally:
@@ -346,7 +349,7 @@ def kept_pictures(folder: Path, data: TrainingSet, recipe: Recipe) -> KeptPictur
     Raises:
         IncompatibleModel: the folder is no model version, or a damaged one.
         ValueError: it has no image member or one of another kind, it knows other values, or it has learned
-            what is held out here, as far as its titles tell.
+            what is held out here, judged by its titles.
     """
     manifest, stored = read_manifest(folder), read_stored(folder)
     image, wanted = stored.config.image, recipe.image

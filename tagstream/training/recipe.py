@@ -1,5 +1,5 @@
-"""How a model version is made. `make_version` tells it from top to bottom: read and split, train the image
-member, train the text member, fuse, set thresholds, release."""
+"""How a model version is made, from top to bottom in `make_version`: read and split, train the image member,
+train the text member, fuse, set thresholds, release."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def prepared(
         run.say(f"image: kept from {kept.model_version}")
     elif image is not None and image.gpu_memory_gib is not None:
         rows = batch_that_fits(data, recipe, device, image.gpu_memory_gib, run.share.world)
-        recipe = recipe.with_image(batch_rows=run.share.agree(rows))
+        recipe = recipe.changed({"image.optimisation.batch_rows": run.share.agree(rows)})
         run.say(f"image: {rows} rows a step")
     run.validation = Validation(data, recipe)
     if order.run_folder is not None:

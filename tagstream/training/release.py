@@ -101,7 +101,7 @@ def _facts(data: TrainingSet, trained: Trained, kept: KeptPictures | None) -> di
         "extra": len(data.extra),
         "zh": len(data.copies.train),
         "pictures": len(data.with_pictures) if trained.members.image_members else 0,
-        "parts": " and ".join(_parts(trained)),
+        "parts": " and ".join(_parts(trained.recipe)),
         "kept": f" The image member is the one of `{kept.model_version}`." if kept else "",
         "provenance": provenance.strip(),
         "left_out": data.left_out,
@@ -172,16 +172,14 @@ def trained_members(stored: Stored) -> tuple[str, ...]:
     )
 
 
-def _parts(trained: Trained) -> list[str]:
+def _parts(recipe: Recipe) -> list[str]:
     """The members, in words."""
-    recipe, said = trained.recipe, []
-    if recipe.text is not None:
-        said.append(f"a text member ({recipe.text.tower.architecture})")
-    if recipe.image is not None:
-        said.append(f"a image member ({recipe.image.tower.architecture})")
-    if recipe.joint is not None:
-        said.append(f"a joint member ({recipe.joint.kind})")
-    return said
+    text, image, joint = recipe.text, recipe.image, recipe.joint
+    return [
+        *([f"a text member ({text.tower.architecture})"] if text else []),
+        *([f"an image member ({image.tower.architecture})"] if image else []),
+        *([f"a joint member ({joint.kind})"] if joint else []),
+    ]
 
 
 def _listed(trained: Trained, lang: str) -> str:

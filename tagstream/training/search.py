@@ -7,7 +7,6 @@ macro-F1 of titles alone on the validation part, and takes one CPU.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -25,10 +24,10 @@ from tagstream.training.progress import Validation
 #: Epochs before the first trials are given up, and one in how many goes on.
 GRACE_EPOCHS, REDUCTION = 3, 3
 SPACE = {
-    "learning_rate": tune.loguniform(3e-3, 0.1),
-    "feature_dropout": tune.uniform(0.1, 0.6),
-    "decay": tune.loguniform(1e-6, 1e-4),
-    "logit_adjustment": tune.uniform(0.0, 1.0),
+    "text.optimisation.learning_rate": tune.loguniform(3e-3, 0.1),
+    "text.feature_dropout": tune.uniform(0.1, 0.6),
+    "text.decay": tune.loguniform(1e-6, 1e-4),
+    "text.loss.logit_adjustment": tune.uniform(0.0, 1.0),
 }
 
 
@@ -43,27 +42,7 @@ def trial(config: dict[str, float], data: TrainingSet, recipe: Recipe) -> None:
         tune.report({"macro_f1": figure, "loss": loss})
         return figure
 
-    train_text(data, with_text(recipe, config), hooks=Hooks(on_epoch=on_epoch))
-
-
-def with_text(recipe: Recipe, found: Mapping[str, float]) -> Recipe:
-    """The recipe with a point of `SPACE` in its text member.
-
-    Raises:
-        ValueError: the recipe has no text member.
-    """
-    if recipe.text is None:
-        raise ValueError("the recipe has no text member to search")
-    member = recipe.text
-    changed = member.model_copy(
-        update={
-            "optimisation": member.optimisation.model_copy(update={"learning_rate": found["learning_rate"]}),
-            "loss": member.loss.model_copy(update={"logit_adjustment": found["logit_adjustment"]}),
-            "feature_dropout": found["feature_dropout"],
-            "decay": found["decay"],
-        }
-    )
-    return recipe.model_copy(update={"text": changed})
+    train_text(data, recipe.changed(config), hooks=Hooks(on_epoch=on_epoch))
 
 
 def search(data: TrainingSet, recipe: Recipe, trials: int) -> tuple[Recipe, str]:
@@ -96,12 +75,12 @@ def search(data: TrainingSet, recipe: Recipe, trials: int) -> tuple[Recipe, str]
                 f"no trial came to an end: {results.errors[0] if results.errors else 'none began'}"
             )
     ended.sort(key=lambda result: -result.metrics["macro_f1"])
-    return with_text(recipe, ended[0].config), table(ended)
+    return recipe.changed(ended[0].config), table(ended)
 
 
 def table(results: list[Any]) -> str:
     """One line a trial, the best first."""
-    heads = (*SPACE, "epochs", "macro_f1")
+    heads = (*(name.split(".")[-1] for name in SPACE), "epochs", "macro_f1")
     lines = ["  ".join(f"{head:>16}" for head in heads)]
     for result in results:
         cells = [f"{result.config[name]:16.3g}" for name in SPACE]

@@ -1,9 +1,9 @@
-"""How sure the tagger must be of a value before it says it, value by value, from held-out scores.
+"""Each value's own threshold, from held-out scores.
 
-F-beta of each value over the held-out rows, smoothed: `pseudo_rows` rows more are counted with the value,
-which fare as the group's rows do on average. So a value with many rows gets the threshold that is best for
-itself, and one with none gets the group's; tuned on its own few rows a scarce value's threshold would be
-luck (Lin & Lin 2023).
+It is the one with the best F-beta over the held-out rows. The counts are smoothed: each value gets
+`pseudo_rows` more rows, with the average outcome of its group. A value with many rows so gets the threshold
+that is best for itself, one with none gets its group's. Tuned on its own few rows alone, a scarce value's
+threshold would be luck (Lin & Lin 2023).
 """
 
 from __future__ import annotations
@@ -15,15 +15,19 @@ from pydantic import BaseModel, ConfigDict, Field
 from tagstream.core.taxonomy import Group, Taxonomy, versioned
 from tagstream.dataset.targets import FloatArray
 
-#: Below one half a tag is more likely wrong than right, however well held-out rows go: shops differ.
+#: Below 0.5 a tag is more likely wrong than right. Held-out rows may say otherwise, but shops differ.
 LOWEST = 0.5
 STEP = 0.01
 Floats = npt.NDArray[np.float64]
 
 
 class Thresholds(BaseModel):
-    """`beta` below 1: a wrong tag costs more than a missing one. `precision`: in place of the best F-beta,
-    the lowest threshold at which this share of a value's tags is right, `highest` where there is none."""
+    """How thresholds are chosen.
+
+    beta        below 1 a wrong tag costs more than a missing one
+    precision   in place of the best F-beta: the lowest threshold at which this share of a value's tags is
+                right, and `highest` where there is none
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -37,7 +41,7 @@ def with_thresholds(
     taxonomy: Taxonomy, scores: FloatArray, target: FloatArray, how: Thresholds | None = None
 ) -> Taxonomy:
     """The taxonomy with a threshold for every value. `scores`, `target`: (rows, taxonomy.size), the target
-    NaN where a row does not know. A group of which no row knows anything gets one half."""
+    NaN where a label is not known. A group without a label in any row gets 0.5."""
     how = how or Thresholds()
     groups = []
     for group in taxonomy.groups:

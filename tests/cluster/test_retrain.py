@@ -22,7 +22,7 @@ from tagstream.training.members import Recipe, batch_that_fits, largest_power_of
 from tagstream.training.on_ray import MlflowRun
 from tagstream.training.progress import Checkpoints, Validation
 from tagstream.training.recipe import described, fuse, identity, suited, threshold
-from tagstream.training.search import with_text
+from tagstream.training.search import SPACE
 from tagstream.training.sources import Sources
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -338,8 +338,8 @@ def test_a_setting_that_cannot_be_is_refused_in_one_line(setting: str, said: str
 
 
 def test_a_point_of_the_search_is_a_recipe_that_retraining_accepts(recipe: Recipe) -> None:
-    point = {"learning_rate": 0.03, "feature_dropout": 0.2, "decay": 1e-6, "logit_adjustment": 0.5}
-    changed = Recipe.model_validate_json(with_text(recipe, point).model_dump_json())
+    point = dict(zip(SPACE, (0.03, 0.2, 1e-6, 0.5), strict=True))
+    changed = Recipe.model_validate_json(recipe.changed(point).model_dump_json())
 
     assert changed.text is not None
     assert changed.text.optimisation.learning_rate == 0.03
