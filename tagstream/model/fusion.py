@@ -40,8 +40,8 @@ START = torch.tensor([_TEXT, _TEXT, _IMAGE, _TEXT, _TEXT, [0.5, 0.5, 0.0], _TEXT
 #: Beside a text that names a value of the group, and beside one that names none: fewer pictures of a value
 #: give the image member no vote on it.
 VOTE_MIN_ROWS, VOTE_MIN_ROWS_UNNAMED = 60, 10
-#: Setting → the one that free tags have: rows labelled with a tag that their text does not name tell nothing
-#: of the many rows without a tag, and the model would invent tags.
+#: Setting → the one that free tags have. Of unnamed tags only rows that have one are labelled, not the many
+#: without, and a setting fitted on them would invent tags.
 _FREE_TAGS = torch.tensor([BOTH, TEXT_ALONE, IMAGE_ALONE, BOTH, TEXT_ALONE, BOTH, TEXT_ALONE])
 
 

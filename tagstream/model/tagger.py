@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.events import ImageUse
@@ -21,16 +21,16 @@ from tagstream.model.fusion import IMAGE, JOINT, MEMBERS, TEXT, Fusion, Opinions
 from tagstream.model.members import ImageMember, ImageMembers, JointConfig, JointMember, TextMember
 from tagstream.model.pictures import Frame, decode_all
 from tagstream.model.towers import ImageTowerConfig, TextTowerConfig
-from tagstream.model.towers.base import ImageTower, Prepared, TextTower
+from tagstream.model.towers.base import ImageTower, TextTower
 from tagstream.model.version.format import (
     Config,
     Manifest,
     Strict,
     as_json,
+    as_npy,
     read_config,
     read_weights,
     reading,
-    title_files,
     write,
 )
 from tagstream.text.mentions import Mentions
@@ -40,23 +40,22 @@ from tagstream.text.ngrams import HASH_NAME
 PICTURES_AT_ONCE = 64
 
 
+@dataclass(eq=False)
 class Members:
-    """The trained members, and their opinions of a micro-batch. The same code in training and at serving."""
+    """The trained members, and their opinions of a micro-batch. The same code in training and at serving.
 
-    def __init__(
-        self,
-        taxonomy: Taxonomy,
-        text: TextMember | None,
-        image_members: ImageMembers | None,
-        image_columns: npt.NDArray[np.int64],
-        frame: Frame | None,
-        device: torch.device | None = None,
-    ) -> None:
-        """`image_columns`: the taxonomy's columns that the image member scores, in its order."""
-        self.taxonomy, self.text, self.image_members, self.frame = taxonomy, text, image_members, frame
-        self._device = device or torch.device("cpu")
-        self._mentions = Mentions(taxonomy)
-        self._image_columns = torch.from_numpy(image_columns)
+    `image_columns`: the taxonomy's columns that image and joint member score, in their order.
+    """
+
+    taxonomy: Taxonomy
+    text: TextMember | None
+    image_members: ImageMembers | None
+    image_columns: npt.NDArray[np.int64]
+    frame: Frame | None
+    device: torch.device = torch.device("cpu")  # noqa: RUF009 - it never changes
+
+    def __post_init__(self) -> None:
+        self._mentions = Mentions(self.taxonomy)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -67,59 +66,55 @@ class Members:
 
     def opinions(self, batch: MicroBatch) -> tuple[Opinions, list[ImageUse]]:
         """The members' logits, and what became of each picture: without an image member none is decoded."""
-        n, size = len(batch), self.taxonomy.size
-        logits = torch.zeros(len(MEMBERS), n, size)
+        logits = torch.zeros(len(MEMBERS), len(batch), self.taxonomy.size)
         mentions = self._mentions.find(batch.texts)
+        has_text = np.zeros(len(batch), bool)
+        uses: list[ImageUse] = ["none" if image is None else "unusable" for image in batch.images]
         with torch.inference_mode():
-            has_text = np.zeros(n, bool)
             if self.text is not None:
                 prepared = self.text.tower.prepare(batch.texts)
                 has_text = prepared.has_text()
                 logits[TEXT] = self.text(prepared, torch.from_numpy(mentions)).float().cpu()
-            uses: list[ImageUse] = ["none" if image is None else "unusable" for image in batch.images]
             if self.image_members is not None and self.frame is not None:
-                pictures, uses = decode_all(batch.images, self.frame, self._device)
+                pictures, uses = decode_all(batch.images, self.frame, self.device)
                 rows = np.flatnonzero([use == "used" for use in uses])
-                texts = None
-                if self.image_members.joint is not None:
-                    texts = self.image_members.joint.text.prepare([batch.texts[row] for row in rows])
-                for places in np.array_split(np.arange(len(rows)), -(-len(rows) // PICTURES_AT_ONCE) or 1):
-                    if not len(places):
-                        continue  # no picture at all: not every encoder takes an empty batch
-                    at = torch.from_numpy(rows[places])[:, None]
-                    image, joint = self._image_logits(
-                        pictures[torch.from_numpy(places).to(pictures.device)],
-                        None if texts is None else texts.take(places),
-                        mentions[rows[places]],
-                        has_text[rows[places]],
-                    )
-                    logits[IMAGE][at, self._image_columns] = image.float().cpu()
-                    if joint is not None:
-                        logits[JOINT][at, self._image_columns] = joint.float().cpu()
+                self._score_pictures(self.image_members, pictures, rows, batch, mentions, has_text, logits)
         has_image = torch.tensor([use == "used" for use in uses], dtype=torch.bool)
         named = named_groups(mentions, self.taxonomy)
         return Opinions(logits, torch.from_numpy(has_text), has_image, named), uses
 
-    def _image_logits(
+    def _score_pictures(
         self,
-        pictures: torch.Tensor,
-        texts: Prepared | None,
+        members: ImageMembers,
+        pictures: Tensor,
+        rows: npt.NDArray[np.int64],
+        batch: MicroBatch,
         mentions: npt.NDArray[np.float32],
         has_text: npt.NDArray[np.bool_],
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        assert self.image_members is not None
-        prepared = self.image_members.image.tower.prepare(pictures).rows.to(self._device)
-        there = torch.from_numpy(has_text).to(self._device)
-        answer: tuple[torch.Tensor, torch.Tensor | None] = self.image_members(
-            prepared, texts, torch.from_numpy(mentions[:, self._image_columns.numpy()]), there
-        )
-        return answer
+        logits: Tensor,
+    ) -> None:
+        """Fill the image and joint member's `logits`. `pictures`: those of the events `rows`."""
+        columns, texts = torch.from_numpy(self.image_columns), None
+        if members.joint is not None:
+            texts = members.joint.text.prepare([batch.texts[row] for row in rows])
+        for places in np.array_split(np.arange(len(rows)), -(-len(rows) // PICTURES_AT_ONCE) or 1):
+            if not len(places):
+                continue  # no picture at all: not every encoder takes an empty batch
+            some = pictures[torch.from_numpy(places).to(pictures.device)]
+            image, joint = members(
+                members.image.tower.prepare(some).rows.to(self.device),
+                None if texts is None else texts.take(places),
+                torch.from_numpy(mentions[rows[places]][:, self.image_columns]),
+                torch.from_numpy(has_text[rows[places]]).to(self.device),
+            )
+            at = torch.from_numpy(rows[places])[:, None]
+            logits[IMAGE][at, columns] = image.float().cpu()
+            if joint is not None:
+                logits[JOINT][at, columns] = joint.float().cpu()
 
     def with_text(self, text: TextMember) -> Members:
         """The same members with another text member."""
-        return Members(
-            self.taxonomy, text, self.image_members, self._image_columns.numpy(), self.frame, self._device
-        )
+        return replace(self, text=text)
 
     def for_serving(self, device: torch.device) -> Members:
         """A copy that answers the same, faster, on this device."""
@@ -129,7 +124,7 @@ class Members:
         if image_members is not None:
             image_members = image_members.eval().to(device)
             image_members.image.tower = image_members.image.tower.for_serving(device)
-        return Members(self.taxonomy, text, image_members, self._image_columns.numpy(), self.frame, device)
+        return replace(self, text=text, image_members=image_members, device=device)
 
 
 class FusedTagger:
@@ -263,7 +258,8 @@ def save(
     parent: str | None = None,
     code_revision: str | None = None,
 ) -> None:
-    """Write a tagger's folder. `card`: its README.md. `*_titles`: sorted hashes, see `title_files`.
+    """Write a tagger's folder. `card`: its README.md. `*_titles`: sorted 4-byte hashes of the normalised
+    titles of a part; fusion and thresholds are fitted on the validation part.
 
     Raises:
         FileExistsError: the folder is there already; a model version is never edited.
@@ -286,7 +282,8 @@ def save(
             "metrics.json": as_json(metrics),
             "evaluation_spec.json": as_json(evaluation_spec),
             "README.md": card.encode(),
-            **title_files(training_titles, validation_titles),
+            "training_groups.npy": as_npy(training_titles),
+            "validation_groups.npy": as_npy(validation_titles),
             **{
                 f"{prefix}.{name}": content
                 for prefix, tower in stored.towers().items()

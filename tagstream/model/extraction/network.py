@@ -86,7 +86,7 @@ class CharacterEncoder(nn.Module):
     def __init__(
         self, config: CharacterConfig, lexicon_width: int, classes: int, states_width: int = 0
     ) -> None:
-        """`states_width`: of what a pretrained encoder says about each character, if there is one."""
+        """`states_width`: of a pretrained encoder's state of a character; 0 without an encoder."""
         super().__init__()
         self.config = config
         self.grams = nn.ModuleList(nn.Embedding(config.buckets, width) for width in config.widths)
@@ -108,7 +108,7 @@ class CharacterEncoder(nn.Module):
         """`grams` (titles, characters, 5), `lexicon` and `states` (titles, characters, width), padded at the
         end.
 
-        (titles, characters, classes), unnormalised; what stands for padding means nothing.
+        (titles, characters, classes), unnormalised; those of padding mean nothing.
         """
         embedded = [embed(grams[..., kind]) for kind, embed in enumerate(self.grams)]
         if states is not None:

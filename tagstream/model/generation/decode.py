@@ -1,4 +1,4 @@
-"""Greedy and beam search with a KV cache, held to a grammar, and free writing to see what that is worth."""
+"""Greedy and beam search with a KV cache, held to a grammar, and free writing, to measure the grammar."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def write(
 def _gains(logits: Tensor, permitted: Sequence[Any], pieces: Pieces) -> tuple[Tensor, Tensor]:
     """(rows, tokens) log-probabilities over the permitted tokens, and (rows,) that of no further piece.
 
-    All groups together stand at the likeliest of them. A finished row goes on with padding.
+    The likeliest group has the probability of all groups together. A finished row goes on with padding.
     """
     mask = np.zeros(tuple(logits.shape), np.bool_)
     lengths = [len(tokens) for tokens in permitted]

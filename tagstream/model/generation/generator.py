@@ -39,7 +39,7 @@ ROWS_AT_ONCE = 64
 
 
 class Generator:
-    """A model version in memory; several threads may ask it at once. It reads texts alone."""
+    """A model version in memory, which reads texts alone. Several threads may use it at once."""
 
     #: Of a probability. Machines differ by less than 0.001 in float32.
     tolerance = 0.02
@@ -131,23 +131,23 @@ class Generator:
         return [(rows, [[*read[row], self.pieces.tags] for row in rows]) for rows in batches]
 
     def _read(self, tokens: Sequence[int]) -> list[tuple[str, str | None]]:
-        said: list[tuple[str, str | None]] = []
+        written: list[tuple[str, str | None]] = []
         spelled: list[list[int]] = []
         names = dict(zip(self.pieces.groups, [group.name for group in self.taxonomy.groups], strict=True))
         for token in tokens:
             if token in names:
-                said.append((names[token], None))
+                written.append((names[token], None))
                 spelled.append([])
-            elif token != self.pieces.end and not said:
-                said.append(("", None))  # a value before any group
+            elif token != self.pieces.end and not written:
+                written.append(("", None))  # a value before any group
                 spelled.append([])
             elif token != self.pieces.end:
                 spelled[-1].append(token)
-        for place, ((group, _), pieces) in enumerate(zip(said, spelled, strict=True)):
-            said[place] = (group, self._value_of(group, pieces))
+        for place, ((group, _), pieces) in enumerate(zip(written, spelled, strict=True)):
+            written[place] = (group, self._value_of(group, pieces))
         if list(tokens[-1:]) != [self.pieces.end]:
-            said.append(("", None))
-        return said
+            written.append(("", None))
+        return written
 
     def _value_of(self, group: str, pieces: list[int]) -> str | None:
         columns = self.taxonomy.slices.get(group, slice(0, 0))

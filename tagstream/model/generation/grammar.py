@@ -1,4 +1,4 @@
-"""Which tokens may come next: a trie over the values' pieces, and which values may stand together.
+"""Which tokens may come next: a trie over the values' pieces, and which values agree.
 
 A single-choice group is written once, no tag twice, and no value beside one that contradicts its parents.
 A value has ended where the next group, or `<end>`, is allowed: "Sports" may go on to "Sports Shoes".
@@ -89,7 +89,7 @@ class Grammar:
         return replace(closed, node=self._roots[token])
 
     def beside(self, column: int) -> npt.NDArray[np.bool_]:
-        """(taxonomy.size,) which tags may stand beside this one."""
+        """(taxonomy.size,) which tags agree with this one."""
         if column not in self._beside:
             mine = self._claims[column]
             agree = (self._claims == mine) | (self._claims < 0) | (mine < 0)
@@ -123,7 +123,7 @@ def _trie(columns: Sequence[int], spelling: Sequence[Sequence[int]], depth: int)
 
 
 def _claims(taxonomy: Taxonomy) -> npt.NDArray[np.int64]:
-    """(taxonomy.size, groups): the place that a tag's being true gives each single-choice group; -1: none."""
+    """(taxonomy.size, groups): the place of the value that a tag implies in each single group, or -1."""
     number = {group.name: at for at, group in enumerate(taxonomy.groups)}
     place = {
         (group.name, value.value): at for group in taxonomy.groups for at, value in enumerate(group.values)

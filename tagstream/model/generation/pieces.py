@@ -3,7 +3,7 @@
     title pieces … <tags>  <group> value pieces …  <group> value pieces …  <end>
 
 A group is one token of its own; a value is written in the same pieces as the titles, so that a value that
-stands in the title can be copied, and a wrong spelling is possible.
+occurs in the title can be copied, and a wrong spelling is possible.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ Places = npt.NDArray[np.int64]
 
 
 class TowerConfig(BaseModel):
-    """What a model version's config.json says about one tower. A name that is no option is refused."""
+    """One tower's part of a model version's config.json. A name that is no option is refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 

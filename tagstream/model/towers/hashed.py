@@ -35,7 +35,7 @@ class HashedNgramTower(TextTower):
         self.ngrams, self.width = config.ngrams, config.width
         self.bag = nn.EmbeddingBag(config.ngrams.buckets, config.width, mode="sum")
         self.register_buffer("idf", torch.ones(config.ngrams.buckets))
-        # Small rows: a bucket that training never meets must say nothing at serving.
+        # Small rows: a bucket that training never meets must not matter at serving.
         nn.init.normal_(self.bag.weight, std=0.01)
 
     def learn(self, texts: Sequence[TextFields], seed: int) -> None:

@@ -63,7 +63,7 @@ class TorchvisionNet(TowerConfig):
 
 class HuggingFaceVision(TowerConfig):
     """A vision encoder (ViT, DINOv2; the image encoder of CLIP or SigLIP) by folder or name. Read in training
-    only. `size_px`: the square that pictures are resized to, unless the encoder's own config says."""
+    only. `size_px`: the square that pictures are resized to, unless the encoder's own config has a size."""
 
     architecture: Literal["hugging-face"] = "hugging-face"
     source: str = ""

@@ -1,12 +1,12 @@
 """A child of a model version: the same weights, another taxonomy. Takes seconds and no data.
 
-What an edited taxonomy (`tagstream taxonomy`) can change without training: thresholds, names, languages,
-parents, and which values are given at all. Every column stays, in its place:
+An edited taxonomy (`tagstream taxonomy`) can change without training: thresholds, names, languages, parents,
+and which values are given at all. Every column stays in its place:
 
     renamed    the column gives the new value; the old one is a former value, still found in texts and events
     merged     the column stays and its score counts for the successor
     retired    the column stays and is never given
-    added      cannot be given: no column has learned it; it is left out, and said
+    added      cannot be given: no column has learned it; it is left out and reported
 
 A value for which the file states no threshold keeps the one that the model was released with.
 """
@@ -29,7 +29,8 @@ from tagstream.text.mentions import longer_names
 def derive(
     base: Path, edited: Taxonomy, root: Path, created: datetime, code_revision: str | None = None
 ) -> tuple[Path, list[str]]:
-    """Write `root/<base's version>-<taxonomy's hash>`; returns it with what of `edited` was left out.
+    """Write `root/<base's version>-<taxonomy's hash>`; returns it, and a sentence for each part of `edited`
+    that was left out.
 
     Raises:
         IncompatibleModel: `base` is damaged, `edited` has lost one of its groups or values, or nothing
@@ -62,7 +63,7 @@ def derive(
 
 
 def relabelled(base: Taxonomy, edited: Taxonomy) -> tuple[Taxonomy, list[str]]:
-    """`edited` over the columns of `base`, and sentences on what of it has no column.
+    """`edited` over the columns of `base`, and a sentence for each part of it that has no column.
 
     Raises:
         IncompatibleModel: a group or value of `base` is missing, or a group's kind differs.
@@ -141,7 +142,7 @@ def _current(old: str, base: Group, edited: Group) -> str | None:
 
 
 def _value(column: Value, label: str, edited: Group) -> Value:
-    """What the column says of `label`, which `edited` may know as a former value only."""
+    """The column's value under its new label, which `edited` may know as a former value only."""
     stated, now = edited.by_value.get(label, column), edited.current(label)
     kept = {} if "threshold" in stated.model_fields_set else {"threshold": column.threshold}
     ends = {"replaced_by": None if now == label else now, "retired": now is None}

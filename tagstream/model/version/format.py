@@ -9,15 +9,15 @@
                 taxonomy.json            groups, values, parents, thresholds, names in each language
                 metrics.json             quality on the test part, training counts
                 evaluation_spec.json     test and validation ids, class lists
-                training_groups.npy      hashes of the titles trained on; validation_groups.npy, see below
+                training_groups.npy      hashes of the titles trained on; validation_groups.npy likewise
                 README.md                the model card
     generator   taxonomy.json metrics.json tokenizer.json
     extractor   lexicon.json             term → [times labelled with each group…, times seen]
                 aliases.json             group → {spelling: value}
                 encoder.json tokenizer.json   of a pretrained encoder, if there is one
 
-`model.tagger`, `model.generation.generator` and `model.extraction.extractor` say what each file holds;
-`version.load` reads any of them.
+`model.tagger`, `model.generation.generator` and `model.extraction.extractor` fill and read the files;
+`version.load` reads any version.
 """
 
 from __future__ import annotations
@@ -59,14 +59,14 @@ class Strict(BaseModel):
 
 
 class Config(Strict):
-    """What every config.json says."""
+    """The fields of every config.json."""
 
     format_version: int = FORMAT_VERSION
     library_versions: dict[str, str] = Field(default_factory=dict)
 
 
 class Manifest(Strict):
-    """What MANIFEST.json says. `files`: name → sha256. `training_groups`: different titles trained on."""
+    """MANIFEST.json. `files`: name → sha256. `training_groups`: different titles trained on."""
 
     model_version: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")
     files: dict[str, str] = Field(default_factory=dict)
@@ -162,7 +162,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     """
     with reading(folder):
         raw = {**json.loads((folder / CONFIG).read_bytes())}
-    # Before format 4 only generators stated it, and only extractors had characters.
+    # Before format 4 only generators had the field, and only extractors had characters.
     architecture = raw.setdefault("architecture", "extractor" if "characters" in raw else "tagger")
     found = raw.get("format_version")
     if found not in _READABLE.get(architecture, ()):
@@ -186,19 +186,8 @@ def reading(folder: Path) -> Iterator[None]:
         raise IncompatibleModel(f"{folder}: {error}") from error
 
 
-def title_files(training: npt.NDArray[np.uint32], validation: npt.NDArray[np.uint32]) -> dict[str, bytes]:
-    """The files with the sorted 4-byte hashes of the normalised titles of both parts. Fusion and thresholds
-    are fitted on the validation part."""
-    files = {}
-    for part, titles in (("training", training), ("validation", validation)):
-        content = io.BytesIO()
-        np.save(content, titles, allow_pickle=False)
-        files[f"{part}_groups.npy"] = content.getvalue()
-    return files
-
-
 def read_title_hashes(folder: Path, part: Literal["training", "validation"]) -> npt.NDArray[np.uint32]:
-    """Hashes of the titles of a part, sorted; none where the version does not say."""
+    """Sorted hashes of the titles of a part; none where the version lists none."""
     path = folder / f"{part}_groups.npy"
     titles: npt.NDArray[np.uint32] = (
         np.load(path, allow_pickle=False) if path.is_file() else np.empty(0, np.uint32)
@@ -215,3 +204,10 @@ def as_json(content: BaseModel | Mapping[str, Any]) -> bytes:
     """As it is stored in a file."""
     plain = content.model_dump(mode="json") if isinstance(content, BaseModel) else content
     return (json.dumps(plain, ensure_ascii=False, indent=1) + "\n").encode()
+
+
+def as_npy(array: npt.NDArray[Any]) -> bytes:
+    """As numpy stores it in a file."""
+    content = io.BytesIO()
+    np.save(content, array, allow_pickle=False)
+    return content.getvalue()

@@ -1,7 +1,7 @@
 """The golden batch: a loaded model version must answer it as it did when it was saved, or it is refused.
 
 It covers both languages, every field, pictures alone, and pictures that do not decode. The pictures are
-drawn here, so that no photograph travels with a model. Each model says what it compares (`Answering`):
+drawn here, so that no photograph travels with a model. Each model chooses what is compared (`Answering`):
 a tagger its scores, a generator the probability of each first piece, an extractor those of the classes of
 each character.
 """

@@ -52,6 +52,6 @@ def load_any(folder: Path, device: str = "auto") -> FusedTagger | Generator | Ex
             if device == "auto":
                 device = "cuda" if torch.cuda.is_available() else "cpu"
             model = assemble(read_stored(folder), model_version, torch.device(device))
-    if not isinstance(model, Extractor) or (folder / GOLDEN).is_file():  # the first extractors had none
+    if not isinstance(model, Extractor) or (folder / GOLDEN).is_file():  # extractors of format 1 have none
         golden.check(folder / GOLDEN, model)
     return model

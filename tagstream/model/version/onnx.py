@@ -31,9 +31,8 @@ from torch import Tensor, nn
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.events import ImageUse
 from tagstream.core.ports import MicroBatch
-from tagstream.core.taxonomy import columns_of
 from tagstream.model.fusion import IMAGE, JOINT, MEMBERS, TEXT, Opinions
-from tagstream.model.pictures import Frame, decode_all
+from tagstream.model.pictures import decode_all
 from tagstream.model.tagger import Stored, read_stored
 from tagstream.model.towers.base import Features, Parts, Prepared, TextTower, Tokens
 from tagstream.model.towers.hashed import HashedNgramTower
@@ -129,17 +128,13 @@ class _Preparing:
     """A micro-batch → the graph's inputs by name, and what became of each picture."""
 
     def __init__(self, stored: Stored) -> None:
-        self._text = stored.text.tower if stored.text is not None else None
-        joint = stored.image_members.joint if stored.image_members is not None else None
-        self._joint = joint.text if joint is not None else None
-        image = stored.config.image
-        self._frame = Frame(image.width, image.height) if image is not None else None
+        self._towers, self._frame = stored.towers(), stored.members().frame
         self._mentions = Mentions(stored.taxonomy)
 
     def __call__(self, batch: MicroBatch) -> tuple[Inputs, list[ImageUse]]:
         made: Inputs = {"mentions": torch.from_numpy(self._mentions.find(batch.texts))}
-        for prefix, tower in (("text", self._text), ("joint", self._joint)):
-            if tower is not None:
+        for prefix, tower in self._towers.items():
+            if isinstance(tower, TextTower):
                 prepared = _prepared(tower, batch)
                 made |= {f"{prefix}.{name}": tensor for name, tensor in _tensors(prepared).items()}
                 if prefix == "text":
@@ -188,8 +183,7 @@ class _Graph(nn.Module):
         for tower in stored.towers().values():
             if isinstance(tower, WordsTower) and isinstance(tower.config, Recurrent):
                 raise ValueError("recurrent text towers have no ONNX form: packed sequences have no operator")
-        image = stored.config.image
-        columns = columns_of(stored.taxonomy, image.groups if image is not None else ())
+        columns = stored.members().image_columns
         # Outputs of the picture's heads, one column of zeros behind them → the taxonomy's columns.
         place = np.full(stored.taxonomy.size, len(columns), np.int64)
         place[columns] = np.arange(len(columns))
