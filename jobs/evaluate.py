@@ -2,8 +2,8 @@
 
     python jobs/evaluate.py --data DATA --model champion [--model FOLDER …] [--json FILE] [--report DIR]
 
-DATA is a products file (products.csv: columns id, title, image and one a group), a folder with one, or a
-dataset.toml. Groups are matched to columns by name. Every slice that the data has is measured: both, text,
+DATA is a dataset.toml, a products file (products.csv: columns id, title, image and one a group), or a folder
+with one of them. Groups are matched to columns by name. Every slice that the data has is measured: both, text,
 image, and with the words that name labels hidden (masked-both, masked-text); each language on its own where
 there are several. Without --spec the class list comes from the first model's own training counts. The highest
 score of a group is its answer: no abstention. The JSON has the first model's first slice at its top, and
@@ -28,7 +28,9 @@ Named = StrEnum("Named", {name: name for name in SLICES})  # type: ignore[misc]
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="products file, folder with one, or dataset.toml")],
+    data: Annotated[
+        Path, typer.Option(help="dataset.toml, or a products file, or a folder with one of them")
+    ],
     model: Annotated[
         list[str] | None, typer.Option(help="`champion`, a version in the registry, or a folder; repeat it")
     ] = None,

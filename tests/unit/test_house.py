@@ -44,7 +44,7 @@ NOT_YET: tuple[str, ...] = (
         "tagstream/catalogue",
         "tagstream/cli",
     ),
-    *("tagstream/core", "tagstream/evaluation", "tagstream/local"),
+    *("tagstream/core", "tagstream/local"),
     *("tagstream/ops", "tagstream/stream"),
 )
 
