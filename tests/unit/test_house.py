@@ -19,6 +19,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 Sources = Mapping[str, str]
 
+CODE = (".py", ".lua", ".html")
 ROOM_MAX_SHARE = 0.25
 FILE_MAX_LINES = 450
 FUNCTION_MAX_LINES = 60
@@ -43,12 +44,12 @@ NOT_YET: tuple[str, ...] = (
 
 
 def read_sources() -> dict[str, str]:
-    """The text of every source file of the package, below `tagstream/`, `serve/` and `jobs/`."""
+    """The text of each file of code in `tagstream/`, `serve/` and `jobs/`; of a data file the name alone."""
     return {
-        path.relative_to(ROOT).as_posix(): path.read_text()
+        path.relative_to(ROOT).as_posix(): path.read_text() if path.suffix in CODE else ""
         for folder in ("tagstream", "serve", "jobs")
         for path in sorted((ROOT / folder).rglob("*"))
-        if path.suffix in (".py", ".lua", ".html", ".yaml") and "bundled" not in path.parts
+        if path.is_file() and path.suffix != ".pyc" and "bundled" not in path.parts
     }
 
 
