@@ -4,8 +4,8 @@
 
 DATA is a dataset.toml, a products file (products.csv: columns id, title, image and one a group), or a folder
 with one of them. Groups are matched to columns by name. The slices are both, text, image, and both and text
-with the words that name labels hidden (masked-both, masked-text); every one that the data has is measured, and
-each language on its own. Without --spec the class lists come from the first model's training counts.
+with the words that name labels hidden (masked-both, masked-text). Every one that the data has is measured,
+and each language on its own. Without --spec the class lists come from the first model's training counts.
 The highest score of a group is its answer: no abstention.
 
 The JSON has the first model's first slice at its top, and everything in `models` and `differences`. A .jsonl
