@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tagstream.core.taxonomy import Taxonomy
+from tagstream.core.taxonomy import Group, Taxonomy
 from tagstream.dataset.rows import Row
 from tagstream.dataset.targets import FloatArray
 from tagstream.dataset.training_set import TrainingSet, title_hashes
@@ -94,8 +94,7 @@ def _facts(data: TrainingSet, trained: Trained, kept: KeptPictures | None) -> di
     return {
         "values": trained.taxonomy.size,
         "groups": len(trained.taxonomy.groups),
-        "english": _listed(trained, "en"),
-        "chinese": _listed(trained, "zh"),
+        "listed": ", ".join(_with_langs(group) for group in trained.taxonomy.groups),
         "dataset_id": data.dataset_id(),
         "products": len(data.titles.train),
         "extra": len(data.extra),
@@ -182,8 +181,8 @@ def _parts(recipe: Recipe) -> list[str]:
     ]
 
 
-def _listed(trained: Trained, lang: str) -> str:
-    return ", ".join(g.name for g in trained.taxonomy.groups if g.applies_to(lang)) or "no group"
+def _with_langs(group: Group) -> str:
+    return f"{group.name} ({', '.join(group.langs)})" if group.langs else group.name
 
 
 def _measure(stored: Stored, model_version: str, data: TrainingSet, recipe: Recipe) -> dict[str, Any]:
@@ -228,11 +227,11 @@ def training_counts(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
 _CARD = """# {model_version}
 
 A tagger for product events: {parts}, joined group by group by calibrated weights.
-It scores {values} values in {groups} groups, in English ({english}) and Chinese ({chinese}).
+It scores {values} values in {groups} groups: {listed}.
 
 ## Data
 
-Dataset `{dataset_id}`: {products} products, {extra} further labelled rows, {zh} Chinese copies (text only);
+Dataset `{dataset_id}`: {products} products, {extra} further labelled rows, {zh} long copies (text only);
 {pictures} rows have a picture.{kept} {left_out} of the further rows were left out, because they share an
 id or a normalised title with a validation or test row. Values with fewer than 10 training rows are not in
 the taxonomy.
@@ -283,7 +282,7 @@ def _cell(figures: Mapping[str, float], prefix: str) -> str:
 def _zh_table(parts: Mapping[str, Any]) -> str:
     if not parts:
         return ""
-    lines = ["| Chinese group | " + " | ".join(parts) + " |", "|---" * (len(parts) + 1) + "|"]
+    lines = ["| group | " + " | ".join(parts) + " |", "|---" * (len(parts) + 1) + "|"]
     for group in next(iter(parts.values()))["groups"]:
         cells = []
         for of in parts.values():
