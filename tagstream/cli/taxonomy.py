@@ -59,7 +59,7 @@ def init(
     brand: Role = None,
     image: Role = None,
     separators: Annotated[
-        str, typer.Option(help="Each of these characters stands between values of one cell.")
+        str, typer.Option(help="Each of these characters separates the values of one cell.")
     ] = "|;",
     min_rows: Annotated[int, typer.Option(min=1, help="Rows that a value needs.")] = 10,
     overwrite: Overwrite = False,
