@@ -3,8 +3,8 @@
     python jobs/rebuild_store.py
     ray job submit --working-dir . -- python jobs/rebuild_store.py
 
-Settings come from the environment. Consumers may run: the store refuses them until it is whole again.
-Interrupted, it is run again. Exit 2, with one line, if the store was not emptied.
+Settings come from the environment. Consumers may run: the store refuses them until it is complete again.
+After an interruption, run it again. Exit 2, with one line, if the store was not emptied.
 """
 
 from __future__ import annotations

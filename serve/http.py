@@ -34,7 +34,7 @@ def build_app() -> FastAPI:
         try:
             async with asyncio.timeout(_READINESS_TIMEOUT_S):
                 model_loaded, stream = await asyncio.gather(tagger.ready.remote(), consumer.status.remote())
-        except Exception as error:  # whatever Ray raises of a replica that is gone or late
+        except Exception as error:  # whatever Ray raises for a replica that is gone or late
             return False, {"reason": f"no answer from the replicas: {type(error).__name__}"}
         return bool(model_loaded and stream["ready"]), {"model_loaded": model_loaded, "stream": stream}
 

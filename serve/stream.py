@@ -16,14 +16,14 @@ from tagstream.runner import Stream, build_isolated_tagger
 from tagstream.settings import load_settings
 from tagstream.stream.scaling import PartitionLag, consumers_for
 
-#: For the last commit and the goodbye to the group.
+#: For the last commit and for leaving the group.
 GOODBYE_S = 10.0
 
 
 @serve.deployment
 class StreamConsumer:
-    """Health is the loop's: trouble outside makes it not ready, never unhealthy, because Serve would
-    kill a replica for it and lose what it has in memory."""
+    """Its health is that of the loop. Trouble outside makes it not ready, never unhealthy: Serve would kill
+    the replica, and what it has in memory would be lost."""
 
     def __init__(self, tagger: DeploymentHandle) -> None:
         self._settings = load_settings()
@@ -54,7 +54,7 @@ class StreamConsumer:
     async def __del__(self) -> None:
         """Serve calls it once at a graceful stop, within `graceful_shutdown_timeout_s`.
 
-        The hand-over may take `revoke_timeout_s`, and what outlasts it is waited for as long again.
+        The hand-over may take `revoke_timeout_s`; what is not finished then gets the same time again.
         """
         if hasattr(self, "_stream"):
             await asyncio.to_thread(self._stream.stop, 2 * self._settings.revoke_timeout_s + GOODBYE_S)

@@ -18,7 +18,7 @@ from tagstream.settings import load_settings
 
 @serve.deployment
 class Tagger:
-    """`tag(micro-batch) → scores`. Errors that the caller knows come back as values: Ray would wrap them."""
+    """`tag(micro-batch) → scores`. Returns errors that the caller knows as values: Ray would wrap them."""
 
     def __init__(self) -> None:
         settings = load_settings()
@@ -52,7 +52,7 @@ class Tagger:
         if not self._champion.alive():
             raise RuntimeError("the thread that watches the champion has died")
         if self._champion.hangs(self._tag_timeout_s):  # nobody waits for the answer any more
-            raise RuntimeError(f"the model has had a micro-batch for over {self._tag_timeout_s:g} s")
+            raise RuntimeError(f"the model is busy with one micro-batch for over {self._tag_timeout_s:g} s")
 
     def __del__(self) -> None:
         if hasattr(self, "_champion"):

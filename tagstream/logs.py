@@ -1,4 +1,4 @@
-"""One line an event of note; JSON on request, with the record's origin as fields."""
+"""Log lines: plain, or JSON with the record's origin as fields."""
 
 from __future__ import annotations
 

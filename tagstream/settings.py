@@ -311,8 +311,8 @@ def described_settings() -> Iterator[tuple[str, str, str]]:
 def _in_words(name: str, default: object) -> str:
     if default in (None, "", (), {}):
         return ""
-    if name.endswith("_bytes") and isinstance(default, int):
-        return f"{default // 2**20} MiB"
-    if isinstance(default, int) and not isinstance(default, bool) and default % 86400 == 0:
-        return f"{default // 86400} days"
+    if isinstance(default, int) and name.endswith("_bytes"):
+        return f"{default} ({default // 2**20} MiB)"
+    if isinstance(default, int) and name.endswith("_ttl_s"):
+        return f"{default} ({default // 86400} days)"
     return str(default)

@@ -1,1 +1,13 @@
-"""One outside system a file, each behind a port of `tagstream.core.ports`."""
+"""The ports' real parts, and their twins in memory.
+
+kafka/     the topics, in and out
+redis/     the store of tags
+ray/       replicas, metrics and a Ray of this machine
+local/     a broker and a store of this machine
+champion   the model version that answers; it follows the registry
+registry   model versions in a folder or behind a URI, and which one is champion
+images     pictures from URLs and files, within a deadline
+clock      the real time
+memory     twins of the ports, for tests: their faults are data
+memory_store  the store's twin
+"""

@@ -1,4 +1,4 @@
-"""The tagger that answers now: loads the champion, and swaps in its successor between two micro-batches."""
+"""The tagger in this process: loads the champion, and swaps in its successor between two micro-batches."""
 
 from __future__ import annotations
 
@@ -40,9 +40,9 @@ class _Serving:
 class Champion:
     """Implements the Tagger port in this process.
 
-    `start` returns at once: loading happens on a thread that goes on watching the registry, so that a
-    replica is up while its registry is away, and a promotion needs no restart. A version that does not
-    load is refused, and the one that answers stays.
+    `start` returns at once. A thread loads the champion and goes on watching the registry, so a replica is up
+    while its registry is away, and a promotion needs no restart. A version that does not load is refused, and
+    the present one stays.
     """
 
     def __init__(
@@ -76,11 +76,11 @@ class Champion:
         return self._serving is not None
 
     def alive(self) -> bool:
-        """False when the watching thread has died, which only a defect can bring about."""
+        """False when the watching thread has died, which only a defect can cause."""
         return self._watcher.is_alive()
 
     def hangs(self, longer_than_s: float) -> bool:
-        """Whether the model has had one micro-batch for so long."""
+        """Whether the model has been busy with one micro-batch for so long."""
         began_s = min(self._scoring_since_s.copy().values(), default=math.inf)
         return time.monotonic() - began_s > longer_than_s
 
@@ -94,13 +94,14 @@ class Champion:
         try:
             values, image = serving.model.score(batch)
             spans = self._extract(batch.texts) if self._extract is not None else ()
-        except Exception as error:  # whatever the model's libraries raise, these events are the cause
+        except Exception as error:  # whatever the libraries raise, these events are the cause
             raise TaggingFailed(f"{type(error).__name__}: {error}") from error
         finally:
             del self._scoring_since_s[thread]
         return Scores(serving.model.model_version, serving.generation, values, image, spans)
 
     def taxonomy(self, model_version: str) -> Taxonomy:
+        """Raises IncompatibleModel for an unknown version, Unavailable if the registry does not answer."""
         serving = self._serving
         if serving is not None and serving.model.model_version == model_version:
             return serving.model.taxonomy
@@ -111,8 +112,8 @@ class Champion:
             try:
                 self.follow()
             except Exception as error:
-                # Even a defect must not end this thread: the replica that holds the good champion would
-                # be killed for it, and its successor load the bad one again.
+                # Even a defect must not end this thread: Serve would kill the replica that holds the good
+                # champion, and its successor would load the bad one again.
                 reason = f"{type(error).__name__}: {error}"
                 if reason != self._reason:
                     unforeseen = not isinstance(error, TagstreamError)

@@ -44,11 +44,11 @@ _PASSING_ERRORS = (
 
 
 class _Unusable(Exception):
-    """This picture will never come; trying again is useless."""
+    """Another try cannot help."""
 
 
 class _Passing(Exception):
-    """It may come at the next try."""
+    """Another try may help."""
 
 
 #: Pictures fetched at once, over all calls.
@@ -61,8 +61,8 @@ class HttpImages:
     def __init__(
         self,
         *,
-        max_bytes: int = 8 * 2**20,
-        timeout_s: float = 5.0,
+        max_bytes: int,
+        timeout_s: float,
         allow_private: bool = False,
         file_roots: Sequence[str | os.PathLike[str]] = (),
         allow_hosts: Sequence[str] = (),
@@ -91,6 +91,7 @@ class HttpImages:
         self._threads = ThreadPoolExecutor(_MAX_PARALLEL, "images")
 
     def fetch(self, images: Sequence[ImageRef | None]) -> list[Picture]:
+        """See the port."""
         pending = [self._start(image) for image in images]
         return [answer if isinstance(answer, Picture) else answer.result() for answer in pending]
 
@@ -129,7 +130,7 @@ class HttpImages:
                 return self._checked(self._read_file(url))
             if url.scheme == "data":
                 return self._inline(ImageRef(data=text))
-            return self._checked(self._insist(url))
+            return self._checked(self._fetch_with_retries(url))
         except (httpx.InvalidURL, UnicodeError, ValueError, OverflowError):
             return Picture("unusable", reason="not a url")
         except _Unusable as error:
@@ -162,7 +163,7 @@ class HttpImages:
         except OSError as error:
             raise _Passing(f"the file cannot be read: {error.strerror}") from error
 
-    def _insist(self, url: httpx.URL) -> bytes:
+    def _fetch_with_retries(self, url: httpx.URL) -> bytes:
         """Try until the deadline."""
         deadline_s = time.monotonic() + self._timeout_s
         pause_s, longest_s = _BACKOFF_S
@@ -192,7 +193,7 @@ class HttpImages:
         )
 
     def _get(self, url: httpx.URL, deadline_s: float) -> bytes | httpx.URL:
-        """The picture, or where it is instead."""
+        """The picture, or the address that it has moved to."""
         if url.scheme not in ("http", "https") or not url.host:
             raise _Unusable("neither http, https nor file")
         if not self._is_allowed(url.host.casefold().rstrip(".")):
@@ -225,7 +226,7 @@ class HttpImages:
 
 
 class _CheckedBackend(httpcore.NetworkBackend):
-    """Connects to addresses that it has looked at, and lets nothing last beyond the thread's deadline."""
+    """Connects only to addresses that it has checked, and ends everything at the thread's deadline."""
 
     def __init__(self, allow_private: bool) -> None:
         self._allow_private = allow_private
@@ -275,7 +276,7 @@ class _CheckedBackend(httpcore.NetworkBackend):
 
 
 class _Stream(httpcore.NetworkStream):
-    """A connection on which each step gets what is left of the deadline, so that a slow drip ends, too."""
+    """A connection on which each step gets what is left of the deadline: a slow drip ends too."""
 
     def __init__(self, inner: httpcore.NetworkStream, backend: _CheckedBackend) -> None:
         self._inner = inner

@@ -1,4 +1,5 @@
-"""Twins of every port in memory, for tests: they keep the contracts, and fail when told to.
+"""Twins of the ports in memory, for tests: they keep the contracts, and fail on command. The store's is in
+`memory_store`.
 
 Faults are data, one a call: `publisher.faults.extend([Unavailable("…"), None, After(Unavailable("…"))])`
 fails the first call before anything happened, lets the second work, and does the third before failing it.
@@ -14,12 +15,12 @@ import threading
 import zlib
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from tagstream.core.errors import ReplicaDied, StoreNotInitialised, TaggingFailed, TransactionAborted
-from tagstream.core.events import ImageRef, ImageUse, ProductTags
+from tagstream.core.errors import ReplicaDied, TaggingFailed, TransactionAborted
+from tagstream.core.events import ImageRef, ImageUse
 from tagstream.core.metrics import Metric
 from tagstream.core.ports import (
     AssignmentListener,
@@ -29,10 +30,7 @@ from tagstream.core.ports import (
     Picture,
     Record,
     Scores,
-    Standing,
-    StoreVerdict,
     TopicPartition,
-    Write,
 )
 from tagstream.core.taxonomy import Taxonomy
 
@@ -49,6 +47,7 @@ class Faults(deque[Exception | After | None]):
 
     @contextlib.contextmanager
     def around(self) -> Iterator[None]:
+        """Around the work of one call: raises its fault, before or after."""
         fault = self.popleft() if self else None
         if isinstance(fault, Exception):
             raise fault
@@ -73,6 +72,7 @@ class ManualClock:
         return self._now_s
 
     def wait(self, timeout_s: float) -> bool:
+        """See the port."""
         self.advance(max(0.0, timeout_s))
         return self.stopping
 
@@ -108,16 +108,16 @@ class MemoryBroker:
             return written
 
     def records(self, topic: str) -> list[Record]:
-        """All records that the topic ever had, by partition and offset."""
+        """All records that were ever written to the topic, by partition and offset."""
         with self._lock:
             return [record for p in self._all(topic) for record in self._logs.get(p, [])]
 
     def trim(self, partition: TopicPartition, first_offset: int) -> None:
-        """Retention: what stands before `first_offset` is gone."""
+        """Retention: what lies before `first_offset` is gone."""
         self._trimmed[partition] = first_offset
 
     def evict(self, source: MemorySource) -> None:
-        """The group no longer hears `source`: others get its partitions, it learns so at its next poll."""
+        """The group gives `source` up: others get its partitions; it learns of it at its next poll."""
         with self._lock:
             source.lost |= set(source.positions)
             source.positions.clear()
@@ -177,10 +177,12 @@ class MemorySource:
         self._on_offsets_lost = on_offsets_lost
 
     def subscribe(self, listener: AssignmentListener) -> None:
+        """See the port."""
         self._listener = listener
         self._broker._join(self)
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        """See the port."""
         with self.faults.around():
             self._rebalance()
             records = [] if self.paused else self._take(max_records)
@@ -189,6 +191,7 @@ class MemorySource:
             return records
 
     def commit(self, next_offsets: Mapping[TopicPartition, int], *, wait: bool) -> None:
+        """See the port."""
         with self.commit_faults.around():
             held = {p: offset for p, offset in next_offsets.items() if p in self.positions}
             for partition, offset in held.items():
@@ -206,6 +209,7 @@ class MemorySource:
         return {p: self._broker._end(p) - position for p, position in sorted(self.positions.items())}
 
     def close(self) -> None:
+        """See the port."""
         assert self._listener is not None
         if self.positions:
             self._listener.on_revoked(sorted(self.positions))
@@ -256,6 +260,7 @@ class MemoryPublisher:
         self._broker = broker
 
     def publish(self, records: Sequence[OutRecord]) -> None:
+        """See the port."""
         with self.faults.around():
             for record in records:
                 self._broker.append(record)
@@ -271,14 +276,15 @@ class MemoryTransactions:
         self.faults = Faults()
         self._broker = broker
         self._source = source
-        self._unheard = False
+        self._is_unknown = False
 
     def commit(self, records: Sequence[OutRecord], next_offsets: Mapping[TopicPartition, int]) -> None:
+        """See the port."""
         with self.faults.around():
-            if not self._unheard:
+            if not self._is_unknown:
                 self._write(records, next_offsets)
-            self._unheard = True  # until the caller knows: a fault may strike when the work is done
-        self._unheard = False
+            self._is_unknown = True  # to the caller: a fault may strike when the work is done
+        self._is_unknown = False
 
     def settle(self) -> None:
         return
@@ -295,93 +301,6 @@ class MemoryTransactions:
                 self._broker.append(record)
             for partition, offset in next_offsets.items():
                 self._broker.committed[self._source.group, partition] = offset
-
-
-class MemoryStore:
-    """The `TagStore`. Delete markers stay for ever."""
-
-    def __init__(self) -> None:
-        self.faults = Faults()
-        self._is_initialised = False
-        self._halted = ""
-        self._standing: dict[str, tuple[Write, int]] = {}
-        self._lock = threading.Lock()
-
-    def put(self, writes: Sequence[Write]) -> list[Standing]:
-        with self.faults.around(), self._lock:
-            if not self._is_initialised:
-                raise StoreNotInitialised("the store was emptied or is new")
-            return [self._put(write) for write in writes]
-
-    def get(self, product_ids: Sequence[str]) -> list[Standing | None]:
-        with self._lock:
-            known = [self._standing.get(product_id) for product_id in product_ids]
-        return [_as_standing("same", *standing) if standing else None for standing in known]
-
-    def find(self, group: str, value: str, limit: int) -> list[tuple[str, float]]:
-        scores = {
-            product.product_id: tag.score
-            for product in self._tagged()
-            for tag in product.tags
-            if (tag.group, tag.value) == (group, value)
-        }
-        return sorted(scores.items(), key=lambda hit: (-hit[1], hit[0]))[: max(0, limit)]
-
-    def initialise(self) -> None:
-        self._is_initialised = True
-
-    def empty(self) -> None:
-        """What an accident does to a store: everything is gone, its layout mark too."""
-        self._is_initialised = False
-        self._standing.clear()
-
-    def halt(self, reason: str) -> None:
-        self._halted = self._halted or reason
-
-    def halted(self) -> str:
-        return self._halted
-
-    def resume(self) -> bool:
-        was, self._halted = self._halted, ""
-        return bool(was)
-
-    def size(self) -> tuple[int, int]:
-        tagged = self._tagged()
-        return len(tagged), sum(len({(tag.group, tag.value) for tag in product.tags}) for product in tagged)
-
-    def close(self) -> None:
-        return
-
-    def _tagged(self) -> list[ProductTags]:
-        with self._lock:
-            return [write.product for write, _ in self._standing.values() if not write.deleted]
-
-    def _put(self, write: Write) -> Standing:
-        old, revision = self._standing.get(write.product.product_id, (None, 0))
-        if old is not None:
-            if _place(write) < _place(old):
-                return Standing("stale", None)
-            is_repeated_delete = write.deleted and old.deleted
-            if _place(write) == _place(old) and (is_repeated_delete or _tagging(write) <= _tagging(old)):
-                return _as_standing("same", old, revision)
-        if write.deleted:
-            write = replace(write, product=write.product.model_copy(update={"tags": ()}))
-        revision = revision + 1 if write.revision is None else max(write.revision, revision)
-        self._standing[write.product.product_id] = (write, revision)
-        return _as_standing("applied", write, revision)
-
-
-def _place(write: Write) -> tuple[int, int]:
-    return write.product.event_version, write.source_offset
-
-
-def _tagging(write: Write) -> tuple[int, bool]:
-    return write.product.model_generation, write.product.image == "used"
-
-
-def _as_standing(verdict: StoreVerdict, write: Write, revision: int) -> Standing:
-    product = write.product.model_copy(update={"revision": revision})
-    return Standing(verdict, product, write.deleted, write.source_offset)
 
 
 class MemoryImages:
@@ -430,6 +349,7 @@ class MemoryTagger:
         self._taxonomy = taxonomy
 
     def tag(self, batch: MicroBatch) -> Scores:
+        """See the port."""
         self.calls.append(batch)
         with self.faults.around():
             if reason := self._loss(batch):
@@ -447,6 +367,7 @@ class MemoryTagger:
             return Scores(self.model_version, self.model_generation, values, use)
 
     def tag_isolated(self, batch: MicroBatch) -> Scores:
+        """See the port."""
         if reason := self._loss(batch):
             self.isolated_deaths += 1
             raise ReplicaDied(f"a process of its own: {reason}")
@@ -483,6 +404,7 @@ class MemoryMetrics:
         self._values[metric, _labels(metric, labels)] = value
 
     def observe(self, metric: Metric, value: float, **labels: str) -> None:
+        """See the port."""
         _labels(metric, labels)
         self.observed[metric].append(value)
 

@@ -4,9 +4,8 @@
     <root>/aliases.json                   {"champion": …, "challenger": …, "generation": n}
 
 `generation` grows by 1 at every change, rollback included. On a local file system a change is a true
-compare-and-swap: a lock file and an atomic rename. Object stores reached through pyarrow have neither:
-there the change is read, compared and written, and two promotions in the same instant can lose one of
-them. Promote from one place.
+compare-and-swap: a lock file and an atomic rename. Object stores have neither through pyarrow. There two
+promotions in the same instant can lose one of them, so promote from one place.
 """
 
 from __future__ import annotations
@@ -36,16 +35,18 @@ MANIFEST = "MANIFEST.json"
 
 
 class PromotedMeanwhile(Unavailable):
-    """Somebody else changed the aliases. Look at what stands now and promote again if it is still right."""
+    """Somebody else changed the aliases. Look at the champion now; promote again if that is right."""
 
 
 class Registry:
     """Implements the Models port. Any thread may call it."""
 
     def __init__(self, uri: str, cache: Path | None = None) -> None:
-        """`uri`: a local path, or what `pyarrow.fs.FileSystem.from_uri` takes. `cache`: for remote versions.
+        """Touches no network.
 
-        Touches no network.
+        Args:
+            uri: a local path, or what `pyarrow.fs.FileSystem.from_uri` takes.
+            cache: the folder for versions of a remote registry.
         """
         if "://" in uri:
             self._fs, self._root = fs.FileSystem.from_uri(uri)
@@ -67,7 +68,7 @@ class Registry:
         return str(aliases["champion"]), int(aliases["generation"])
 
     def aliases(self) -> dict[str, Any]:
-        """What aliases.json says; generation 0 and no champion where there is none."""
+        """The content of aliases.json; generation 0 and no champion if it does not exist."""
         raw = self._read(ALIASES, missing=b'{"champion": null, "challenger": null, "generation": 0}')
         try:
             aliases = json.loads(raw)
@@ -117,7 +118,7 @@ class Registry:
         return target
 
     def publish(self, folder: Path) -> str:
-        """Copy a model version into the registry; it answers nothing until it is promoted.
+        """Copy a model version into the registry; it is not used before it is promoted.
 
         Raises:
             IncompatibleModel: no manifest, or the registry has other content under this version's name.
@@ -128,9 +129,9 @@ class Registry:
         except (OSError, ValueError, KeyError) as error:
             raise IncompatibleModel(f"{folder}: no valid {MANIFEST}: {error}") from error
         place = f"{VERSIONS}/{model_version}"
-        standing = self._read(f"{place}/{MANIFEST}", missing=b"")
-        if standing:
-            if standing != (folder / MANIFEST).read_bytes():
+        present = self._read(f"{place}/{MANIFEST}", missing=b"")
+        if present:
+            if present != (folder / MANIFEST).read_bytes():
                 raise IncompatibleModel(f"{model_version} is already in {self._root} with other content")
             return model_version
         with self._reaching():
@@ -142,7 +143,7 @@ class Registry:
         return model_version
 
     def promote(self, model_version: str, expect_generation: int) -> int:
-        """Make it the champion if the generation still is `expect_generation`; returns the new generation.
+        """Make it the champion if the generation is still `expect_generation`; returns the new generation.
 
         Raises:
             PromotedMeanwhile: the generation is another one.
@@ -162,7 +163,7 @@ class Registry:
         return f"{self._root}/{name}"
 
     def _read(self, name: str, missing: bytes | None = None) -> bytes:
-        """The file's bytes. A file that is not there: `missing`, or IncompatibleModel without it."""
+        """The file's bytes; `missing` if there is no such file. Raises IncompatibleModel if that is None."""
         with self._reaching():
             try:
                 with self._fs.open_input_stream(self._path(name)) as file:

@@ -6,16 +6,14 @@ import base64
 import re
 from datetime import UTC, datetime, timedelta
 from itertools import islice
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from tagstream.cli.show import AsJson, console, print_json, print_rows, printable
 from tagstream.core.errors import BadSettings
+from tagstream.ops.dead_letters import DeadLetters, Filter, Letter, parse_address
 from tagstream.settings import load_settings
-
-if TYPE_CHECKING:
-    from tagstream.ops.dead_letters import DeadLetters, Filter, Letter
 
 app = typer.Typer(no_args_is_help=True, help="Show, replay and purge the records that failed.")
 
@@ -44,7 +42,7 @@ def list_letters(
     as_json: AsJson = False,
 ) -> None:
     """The dead letters that are not handled yet."""
-    dead_letters, chosen = _dead_letters(), _filter(reason, stage, product, since, until)
+    dead_letters, chosen = DeadLetters(load_settings()), _filter(reason, stage, product, since, until)
     handled = dead_letters.handled()
     rows = (
         _row(letter, letter in handled)
@@ -61,7 +59,7 @@ def show(
     address: Annotated[str, typer.Argument(metavar="PARTITION/OFFSET")], as_json: AsJson = False
 ) -> None:
     """A whole dead letter; exit 1 if there is none at this address."""
-    found = _dead_letters().find(_address(address))
+    found = DeadLetters(load_settings()).find(_address(address))
     if found is None:
         console.print(f"no dead letter at {_address(address)}")
         raise typer.Exit(1)
@@ -95,7 +93,7 @@ def replay(
     A replayed event keeps its place: it never overtakes a newer one of its product.
     """
     chosen = _filter(reason, stage, product, since, until, addresses)
-    outcome = _dead_letters().replay(chosen, again=again, dry_run=dry_run, tell=_tell)
+    outcome = DeadLetters(load_settings()).replay(chosen, again=again, dry_run=dry_run, tell=_tell)
     done = "would be replayed" if dry_run else "replayed"
     console.print(
         f"{outcome.replayed:,} {done}, {outcome.already_handled:,} handled before, "
@@ -121,9 +119,9 @@ def purge(
     Deletes the beginning of each partition, up to the first letter that failed later.
     """
     chosen = _filter(reason, stage, product, since, until, addresses)
-    if bool(before) == (chosen != _filter()):
+    if bool(before) == (chosen != Filter()):
         raise BadSettings("purge needs either --before, or a filter or addresses")
-    dead_letters = _dead_letters()
+    dead_letters = DeadLetters(load_settings())
     if before:
         first_kept, count = dead_letters.prefix(_moment_ms(before))
         if count and _agreed(f"Delete {count:,} dead letters for good?", yes):
@@ -144,22 +142,9 @@ def _tell(letter: Letter, sentence: str) -> None:
     print(f"{letter.address} {printable(letter.product_id)} {printable(sentence)}", flush=True)
 
 
-def _dead_letters() -> DeadLetters:
-    from tagstream.ops.dead_letters import DeadLetters
-
-    return DeadLetters(load_settings())
-
-
 def _filter(
-    reason: str = "",
-    stage: str = "",
-    product: str = "",
-    since: str = "",
-    until: str = "",
-    addresses: list[str] | None = None,
+    reason: str, stage: str, product: str, since: str, until: str, addresses: list[str] | None = None
 ) -> Filter:
-    from tagstream.ops.dead_letters import Filter
-
     return Filter(
         reason,
         stage,
@@ -171,8 +156,6 @@ def _filter(
 
 
 def _address(text: str) -> str:
-    from tagstream.ops.dead_letters import parse_address
-
     if (address := parse_address(text)) is None:
         raise BadSettings(f"{text!r} is not PARTITION/OFFSET")
     return "{}/{}".format(*address)

@@ -11,15 +11,14 @@ import threading
 import time
 from contextlib import closing
 from dataclasses import asdict
+from importlib import import_module
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
+from typer.core import TyperGroup
 
-from tagstream.cli.dead_letters import app as dead_letters_app
-from tagstream.cli.models import app as models_app
 from tagstream.cli.show import AsJson, complain, console, print_json, print_rows, say, say_whether
-from tagstream.cli.taxonomy import app as taxonomy_app
 from tagstream.core.errors import BadSettings, TagstreamError
 from tagstream.settings import described_settings, load_settings
 
@@ -30,7 +29,29 @@ if TYPE_CHECKING:
     from tagstream.core.records import KeyValue
     from tagstream.local.stack import Stack
 
+
+class _Commands(TyperGroup):
+    """The commands of this file, and the groups that have files of their own."""
+
+    groups: ClassVar = {
+        "dead-letters": "tagstream.cli.dead_letters",
+        "models": "tagstream.cli.models",
+        "taxonomy": "tagstream.cli.taxonomy",
+    }
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return [*super().list_commands(ctx), *self.groups]
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in self.groups:
+            return super().get_command(ctx, cmd_name)
+        group = typer.main.get_group(import_module(self.groups[cmd_name]).app)
+        group.name = cmd_name
+        return group
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -38,9 +59,6 @@ app = typer.Typer(
 )
 topics_app = typer.Typer(no_args_is_help=True, help="Create, list and compare the Kafka topics.")
 app.add_typer(topics_app, name="topics")
-app.add_typer(dead_letters_app, name="dead-letters")
-app.add_typer(models_app, name="models")
-app.add_typer(taxonomy_app, name="taxonomy")
 
 KafkaHome = Annotated[
     Path | None, typer.Option(help="Folder of an Apache Kafka (4.0 or newer) instead of the embedded broker.")

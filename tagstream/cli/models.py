@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from tagstream.adapters.registry import Registry
 from tagstream.cli.show import say
 from tagstream.core.errors import BadSettings
-
-if TYPE_CHECKING:
-    from tagstream.adapters.registry import Registry
+from tagstream.taxonomy.files import read_taxonomy
 
 app = typer.Typer(no_args_is_help=True, help="List, promote, derive, export, push and pull model versions.")
 
@@ -26,7 +25,6 @@ def derive(
 ) -> None:
     """A child version with the same weights and other thresholds, names, merged or retired values."""
     from tagstream.model.version.derive import derive as derive_version
-    from tagstream.taxonomy.files import read_taxonomy
 
     edited = read_taxonomy(taxonomy)
     folder, left_out = derive_version(model, edited, out, datetime.now(UTC).replace(microsecond=0))
@@ -34,7 +32,7 @@ def derive(
         say(f"left out: {sentence}")
     say(f"written: {folder}")
     if publish:
-        say(f"published {_registry(publish).publish(folder)} to {publish}")
+        say(f"published {Registry(publish).publish(folder)} to {publish}")
 
 
 @app.command("export-onnx")
@@ -62,7 +60,7 @@ def push(
     """Send a model version to a Hugging Face hub or a registry; promotes nothing."""
     from tagstream.model.version import hub
 
-    model_version = hub.push(model, to) if to.startswith(hub.SCHEME) else _registry(to).publish(model)
+    model_version = hub.push(model, to) if to.startswith(hub.SCHEME) else Registry(to).publish(model)
     say(f"pushed {model_version} to {to}")
 
 
@@ -89,7 +87,7 @@ def pull(
         elif (Path(source) / MANIFEST).is_file():
             folder = hub.accept(Path(source), out)
         else:
-            registry = _registry(source)
+            registry = Registry(source)
             folder = hub.accept(registry.fetch(model_version or registry.champion()[0]), out)
     except FileExistsError as error:
         raise BadSettings(str(error)) from error
@@ -101,7 +99,7 @@ def list_versions(
     registry: Annotated[str, typer.Argument(metavar="REGISTRY", help="A registry's folder or URI.")],
 ) -> None:
     """The versions of a registry; the champion is marked."""
-    of = _registry(registry)
+    of = Registry(registry)
     champion = of.aliases()["champion"]
     for version in of.versions():
         say(f"{version}{'  champion' if version == champion else ''}")
@@ -113,12 +111,6 @@ def promote(
     registry: Annotated[str, typer.Argument(metavar="REGISTRY", help="A registry's folder or URI.")],
 ) -> None:
     """Make it the champion: replicas that watch the registry take it over between two micro-batches."""
-    of = _registry(registry)
+    of = Registry(registry)
     generation = of.promote(version, of.aliases()["generation"])
     say(f"{version} is champion, generation {generation}")
-
-
-def _registry(uri: str) -> Registry:
-    from tagstream.adapters.registry import Registry
-
-    return Registry(uri)

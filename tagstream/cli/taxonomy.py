@@ -1,12 +1,11 @@
 """`tagstream taxonomy`: make, show, check and change a taxonomy file.
 
-Every change is written in one step and names the taxonomy anew, by its content. Values are never deleted:
-they are replaced (rename, merge) or retired.
+Each change is written in one step and gives the taxonomy a new version, by its content. Values are never
+deleted: they are replaced (rename, merge) or retired.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from enum import StrEnum
@@ -14,10 +13,8 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
+from tagstream.cli.show import AsJson, print_json, print_rows, say
 from tagstream.core.errors import BadSettings
 from tagstream.core.taxonomy import Group, Taxonomy, Value
 from tagstream.dataset.columns import ALIASES, NO_COLUMN, Columns, columns_of
@@ -30,7 +27,6 @@ from tagstream.taxonomy.files import read_taxonomy, write_taxonomy
 from tagstream.taxonomy.shopify import import_shopify
 
 app = typer.Typer(no_args_is_help=True, help="Make, show, check and change a taxonomy file (JSON or YAML).")
-console = Console()
 
 _SHOWN_VALUES = 12
 
@@ -76,7 +72,7 @@ def init(
     used = {finding.role for finding in findings}
     if without := [role for role in ("title", "description", "image") if role not in used]:
         flags = " ".join(f"--{role} {NO_COLUMN}" for role in without)
-        console.print(f"without {' and '.join(without)}: train with {flags}", highlight=False)
+        say(f"without {' and '.join(without)}: train with {flags}")
     _tell(file, taxonomy)
     _describe(file, dataset, findings)
 
@@ -85,27 +81,18 @@ def init(
 def show(
     file: File,
     group: Annotated[str | None, typer.Option(help="All values of this group.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print its groups, or the values of one."""
     taxonomy = read_taxonomy(file)
     if as_json:
         shown = _group_of(taxonomy, group) if group else taxonomy
-        print(json.dumps(shown.model_dump(mode="json"), ensure_ascii=False))
+        print_json(shown.model_dump(mode="json"))
     elif group:
-        _print_table(
-            ("value", "parent", "threshold", "names", "now"),
-            [
-                (v.value, v.parent or "", f"{v.threshold:.2f}", _listed_names(v.names), _now(v))
-                for v in _group_of(taxonomy, group).values
-            ],
-        )
+        print_rows(map(_value_row, _group_of(taxonomy, group).values))
     else:
-        _print_table(
-            ("group", "kind", "under", "values", "gone", "names"),
-            [_group_row(one) for one in taxonomy.groups],
-        )
-        console.print(f"taxonomy version {taxonomy.taxonomy_version}", highlight=False)
+        print_rows(map(_group_row, taxonomy.groups))
+        say(f"taxonomy version {taxonomy.taxonomy_version}")
 
 
 @app.command()
@@ -113,11 +100,7 @@ def check(file: File) -> None:
     """Read it; exit 2 and name the line if something is wrong."""
     taxonomy = read_taxonomy(file)
     if taxonomy.taxonomy_version not in ("", taxonomy.content_hash()):
-        console.print(
-            f"{file}: changed since it was named {taxonomy.taxonomy_version}: {taxonomy.content_hash()} now",
-            soft_wrap=True,
-            highlight=False,
-        )
+        say(f"{file}: changed since it was named {taxonomy.taxonomy_version}: {taxonomy.content_hash()} now")
     _tell(file, taxonomy)
 
 
@@ -167,7 +150,7 @@ def rename(
 def merge(
     file: File, group: GroupName, value: ValueName, into: Annotated[str, typer.Argument(metavar="INTO")]
 ) -> None:
-    """Let INTO stand for VALUE: its scores, labels and children go there."""
+    """Replace VALUE by INTO: its scores, labels and children go there."""
     _rewrite(file, edit.merge(read_taxonomy(file), group, value, into))
 
 
@@ -211,12 +194,12 @@ def _describe(taxonomy: Path, dataset: Dataset, findings: Sequence[Finding]) -> 
     """Write a dataset.toml with the columns that were found, unless one is there already."""
     path = taxonomy.parent / FILE_NAME
     if path.exists():
-        console.print(f"{path} is there already: it stays as it is", soft_wrap=True, highlight=False)
+        say(f"{path} is there already: it stays as it is")
         return
     found = {finding.role: finding.column for finding in findings if finding.role in ALIASES}
     files = tuple(replace(file, columns=_columns_in(file, found)) for file in dataset.files)
     write_dataset(path, replace(dataset, files=files, taxonomy=taxonomy))
-    console.print(f"{path}: what --data takes instead of options", soft_wrap=True, highlight=False)
+    say(f"{path}: what --data takes instead of options")
 
 
 def _columns_in(file: DataFile, found: Mapping[str, str]) -> Columns:
@@ -246,11 +229,9 @@ def _rewrite(file: Path, taxonomy: Taxonomy) -> None:
 def _tell(file: Path, taxonomy: Taxonomy) -> None:
     values = [value for group in taxonomy.groups for value in group.values]
     gone = sum(not value.is_live for value in values)
-    console.print(
+    say(
         f"{file}: {len(taxonomy.groups):,} groups, {len(values) - gone:,} values"
-        f"{f', {gone:,} replaced or retired' if gone else ''}, version {taxonomy.content_hash()}",
-        soft_wrap=True,
-        highlight=False,
+        f"{f', {gone:,} replaced or retired' if gone else ''}, version {taxonomy.content_hash()}"
     )
 
 
@@ -271,41 +252,37 @@ def _group_of(taxonomy: Taxonomy, group: str) -> Group:
         raise BadSettings(f"no group {group!r}") from None
 
 
-def _group_row(group: Group) -> tuple[str, ...]:
+def _group_row(group: Group) -> dict[str, object]:
     live = [value.value for value in group.values if value.is_live]
     more = f" … {len(live):,} in all" if len(live) > _SHOWN_VALUES else ""
     gone = len(group.values) - len(live)
-    shown = ", ".join(live[:_SHOWN_VALUES]) + more
-    return (
-        group.name,
-        group.kind,
-        group.parent_group or "",
-        shown,
-        str(gone or ""),
-        _listed_names(group.names),
-    )
+    return {
+        "group": group.name,
+        "kind": group.kind,
+        "under": group.parent_group,
+        "values": ", ".join(live[:_SHOWN_VALUES]) + more,
+        "gone": gone or None,
+        "names": _listed_names(group.names),
+    }
+
+
+def _value_row(value: Value) -> dict[str, object]:
+    return {
+        "value": value.value,
+        "parent": value.parent,
+        "threshold": f"{value.threshold:.2f}",
+        "names": _listed_names(value.names),
+        "now": f"→ {value.replaced_by}" if value.replaced_by else "retired" if value.retired else "",
+    }
 
 
 def _listed_names(names: dict[str, str]) -> str:
     return ", ".join(f"{lang}: {name}" for lang, name in names.items())
 
 
-def _now(value: Value) -> str:
-    return f"→ {value.replaced_by}" if value.replaced_by else "retired" if value.retired else ""
-
-
 def _print_findings(findings: Sequence[Finding]) -> None:
     order = {role: place for place, role in enumerate((*ALIASES, "label", ""))}
-    _print_table(
-        ("column", "taken as", "why"),
-        [(f.column, f.role or "—", f.why) for f in sorted(findings, key=lambda f: order[f.role])],
+    print_rows(
+        {"column": found.column, "taken as": found.role or "—", "why": found.why}
+        for found in sorted(findings, key=lambda found: order[found.role])
     )
-
-
-def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    table = Table()
-    for name in header:
-        table.add_column(name, overflow="fold")
-    for row in rows:
-        table.add_row(*map(Text, row))
-    console.print(table)

@@ -6,10 +6,9 @@ publish→store latency of a stream that keeps up.
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,11 +30,11 @@ from tagstream.core.records import KeyValue, encode
 from tagstream.dataset.events import ProductEvents
 from tagstream.local.stack import Stack, local_stack
 from tagstream.ops.audit import Findings, StoreView, compare, expect, read_store, read_tags, unbalanced
+from tagstream.ops.rebuild import batches
 from tagstream.settings import Settings
 from tagstream.wiring import build_publisher
 
 _TRICKLE_PER_S = 20
-_CHUNK_RECORDS = 500
 _HUGE_VALUE_BYTES = 20 * 10**6
 _STALLED_AFTER_S = 120.0
 _SHOWN_PRODUCTS = 10
@@ -126,7 +125,7 @@ def _run(console: Console, stack: Stack, waves: Waves) -> Outcome:
             task = progress.add_task("events", total=total, rate="", lag=0, dead=0)
             follower = _Follower(watch, api, progress, task)
             started_s = time.monotonic()
-            for chunk in _chunks(waves.catalogue, _CHUNK_RECORDS):
+            for chunk in batches(waves.catalogue):
                 _publish(publisher, settings.topics.events, chunk)
                 follower.published += len(chunk)
                 follower.look()
@@ -228,7 +227,7 @@ class _Follower:
         )
 
     def wait(self) -> None:
-        """Until everything published is committed. Raises Unavailable if that stands still for long."""
+        """Until everything published is committed. Raises Unavailable after a long time without progress."""
         moved_s, before = time.monotonic(), -1
         while self._done < self.published:
             self.look()
@@ -251,13 +250,13 @@ def _progress(console: Console) -> Progress:
     )
 
 
-def _show_products(console: Console, waves: Waves, standing: dict[str, ProductTags]) -> None:
+def _show_products(console: Console, waves: Waves, products: dict[str, ProductTags]) -> None:
     titles = {e.product_id: e.title for r in waves.catalogue if (e := _parsed(r)) is not None}
     table = Table(title=f"Ten products of {waves.name}", show_lines=True)
     table.add_column("title", ratio=2)
     table.add_column("tags (score)", ratio=5)
-    for product_id in _shown({p: title for p, title in titles.items() if p in standing}):
-        tags = standing[product_id].tags
+    for product_id in _shown({p: title for p, title in titles.items() if p in products}):
+        tags = products[product_id].tags
         shown = "  ".join(f"[cyan]{tag.group}[/cyan] {tag.value} [dim]{tag.score:.2f}[/dim]" for tag in tags)
         table.add_row(titles[product_id] or "[dim](no title)[/dim]", shown)
     console.print(table)
@@ -296,9 +295,3 @@ def _shown(titles: dict[str, str]) -> list[str]:
 def _spread(everything: Sequence[str], count: int) -> list[str]:
     """`count` of them, evenly."""
     return [everything[n * len(everything) // count] for n in range(min(count, len(everything)))]
-
-
-def _chunks(records: Sequence[KeyValue], size: int) -> Iterator[list[KeyValue]]:
-    source = iter(records)
-    while chunk := list(itertools.islice(source, size)):
-        yield chunk

@@ -1,4 +1,4 @@
-"""The whole of tagstream on this machine: what `tagstream demo` and `tagstream up` start and end."""
+"""All of tagstream on this machine: what `tagstream demo` and `tagstream up` start and end."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -61,14 +61,14 @@ def local_stack(
     """Start broker and store if `embedded`, then Ray and the Serve application; end them all again.
 
     Args:
-        tell: is told each step before it is taken.
-        kafka_home: folder of an Apache Kafka that takes the embedded broker's place.
-        state: folder in which that Kafka and the store keep what they have for the next start.
+        tell: called with the name of each step before it is taken.
+        kafka_home: folder of an Apache Kafka, instead of the embedded broker.
+        state: folder in which that Kafka and the store keep their data for the next start.
         serve_config: instead of the package's own serve/config.yaml.
-        one_consumer: whatever the lag, so that one replica's books are all the books.
+        one_consumer: whatever the lag, so that one replica's books are complete.
 
     Raises:
-        BadSettings, Unavailable: something does not start; what had started is ended.
+        BadSettings, Unavailable: something does not start. What had started is ended.
     """
     if kafka_home and not embedded:
         raise BadSettings("--kafka-home names the broker of --embedded: give both, or neither")
@@ -102,21 +102,18 @@ def reach(settings: Settings) -> None:
     """Raises Unavailable, in seconds and in one line, if Kafka or the store do not answer."""
     TopicAdmin(settings.kafka).partitions()
     check_delivery(settings)
-    store = build_store(settings)
-    try:
+    with closing(build_store(settings)) as store:
         store.get(["tagstream-probe"])
-    finally:
-        store.close()
 
 
 @contextmanager
 def servers(
     folder: Path, *, kafka_home: Path | None, durable: bool, tell: Callable[[str], None]
 ) -> Iterator[dict[str, str]]:
-    """Broker and store of this machine's own, and the environment that names them.
+    """A broker and a store on this machine; yields the environment variables that name them.
 
     Args:
-        folder: theirs; the same one again finds what Apache Kafka and a durable store kept there.
+        folder: for their data. Started there again, Apache Kafka and a durable store find what they kept.
         kafka_home: None for the embedded broker, which keeps everything in memory.
 
     Raises:
@@ -143,7 +140,7 @@ def servers(
 
 @contextmanager
 def _alone_in(folder: Path) -> Iterator[None]:
-    """Two stores on one log would ruin it. Raises BadSettings."""
+    """Two stores on one log would ruin it. Raises BadSettings: another has the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as lock:
         try:
@@ -154,8 +151,8 @@ def _alone_in(folder: Path) -> Iterator[None]:
 
 
 def _use(embedded: Mapping[str, str]) -> None:
-    """Make these the settings of this process and of all that it starts. Nothing else may name another
-    broker or store: what a file says would win over them in some process, and a demo would write there."""
+    """Make these the settings of this process and of all that it starts. No file may name another broker or
+    store: some process would read that file, and a demo would write there."""
     for name in embedded:
         os.environ.pop(f"{name}_FILE", None)
     os.environ.pop("TAGSTREAM_SETTINGS_FILE", None)
@@ -163,11 +160,11 @@ def _use(embedded: Mapping[str, str]) -> None:
 
 
 def application_config(path: Path | None, one_consumer: bool, on_gpu: bool) -> tuple[dict[str, Any], str]:
-    """What Serve is told to run, and the API's address.
+    """The configuration for Serve, and the API's address.
 
     Args:
         path: instead of the package's own serve/config.yaml.
-        on_gpu: the package's own tagger takes half of one; in another file its author has said what it takes.
+        on_gpu: the tagger of the package's own file takes half a GPU; another file names its share itself.
     """
     text = path.read_text() if path else resources.files("serve").joinpath("config.yaml").read_text()
     config: dict[str, Any] = yaml.safe_load(text)
@@ -186,7 +183,7 @@ def _drain(dashboard: Dashboard) -> None:
     try:
         dashboard.shut_down_serve()
     except Unavailable:
-        return  # Ray has gone already: there is nobody left to drain
+        return  # Ray is gone already: nothing is left to drain
 
 
 def _write_settings_file(stack: Stack) -> None:
@@ -203,5 +200,5 @@ def _write_settings_file(stack: Stack) -> None:
 
 
 def _short_temp_dir() -> str | None:
-    """Ray's sockets lie below it, and their paths may have 107 bytes only."""
+    """Ray's sockets are below it, and their paths may have only 107 bytes."""
     return "/tmp" if os.access("/tmp", os.W_OK) else None

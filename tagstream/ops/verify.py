@@ -78,7 +78,7 @@ def run_verify(settings: Settings, *, repair: bool, tell: Callable[[str], None])
         for product_id, kind in (suspects or {}).items():
             report.add(kind, product_id)
         tell("checking the index by tag")
-        for product_id, kind in store.check_index(mend=repair):
+        for product_id, kind in store.check_index(repair=repair):
             if repair:
                 report.repaired += 1
             else:

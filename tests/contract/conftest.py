@@ -15,7 +15,8 @@ import pytest
 from tagstream.adapters.kafka.publisher import KafkaPublisher
 from tagstream.adapters.kafka.source import KafkaSource
 from tagstream.adapters.kafka.topics import TopicAdmin, TopicPlan
-from tagstream.adapters.memory import MemoryBroker, MemoryPublisher, MemorySource, MemoryStore
+from tagstream.adapters.memory import MemoryBroker, MemoryPublisher, MemorySource
+from tagstream.adapters.memory_store import MemoryStore
 from tagstream.adapters.redis.store import RedisStore
 from tagstream.core.ports import KafkaAddress, Publisher, Record, Source, TagStore, TopicPartition
 from tests.support.ledger import KafkaLedger
@@ -150,7 +151,9 @@ def store(request: pytest.FixtureRequest) -> Iterator[TagStore]:
     if request.param == "memory":
         yield MemoryStore()
         return
-    redis_store = RedisStore(request.getfixturevalue("valkey_url"), prefix=f"{uuid4().hex}-")
+    redis_store = RedisStore(
+        request.getfixturevalue("valkey_url"), prefix=f"{uuid4().hex}-", delete_marker_ttl_s=86_400
+    )
     yield redis_store
     redis_store.close()
 

@@ -253,7 +253,7 @@ def test_what_is_no_url_is_unusable(images: HttpImages, url: str) -> None:
 
 
 def test_private_addresses_are_blocked_also_behind_a_redirect(server: _Server) -> None:
-    strict = HttpImages(timeout_s=1.0)
+    strict = HttpImages(max_bytes=MAX_BYTES, timeout_s=1.0)
     port = server.server_address[1]
     for host in (
         "127.0.0.1",
@@ -271,7 +271,9 @@ def test_private_addresses_are_blocked_also_behind_a_redirect(server: _Server) -
 
 
 def test_only_allowed_hosts_are_connected_to_redirects_included(server: _Server) -> None:
-    images = HttpImages(timeout_s=1.0, allow_private=True, allow_hosts=["127.0.0.1", "*.example.com"])
+    images = HttpImages(
+        max_bytes=MAX_BYTES, timeout_s=1.0, allow_private=True, allow_hosts=["127.0.0.1", "*.example.com"]
+    )
     assert fetch(images, f"{server.url}/picture").use == "used"
     port = server.server_address[1]
     seen = server.requests.total()
@@ -287,7 +289,7 @@ def test_only_allowed_hosts_are_connected_to_redirects_included(server: _Server)
 def test_a_redirect_is_checked_like_the_first_url(server: _Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here the test server's address counts as public, and nothing else does."""
     monkeypatch.setattr("tagstream.adapters.images._is_public", lambda address: address == "127.0.0.1")
-    images = HttpImages(timeout_s=1.0)
+    images = HttpImages(max_bytes=MAX_BYTES, timeout_s=1.0)
     assert fetch(images, f"{server.url}/picture").use == "used"
     picture = fetch(images, f"{server.url}/elsewhere")
     assert (picture.use, picture.reason) == ("unusable", "blocked: not a public address")
@@ -317,7 +319,7 @@ def test_a_name_is_looked_up_once_and_the_address_that_was_checked_is_connected_
     names = SimpleNamespace(getaddrinfo=look_up, SOCK_STREAM=socket.SOCK_STREAM)
     monkeypatch.setattr("tagstream.adapters.images.socket", names)
     monkeypatch.setattr(httpcore.SyncBackend, "connect_tcp", recorded)
-    images = HttpImages(timeout_s=1.0)
+    images = HttpImages(max_bytes=MAX_BYTES, timeout_s=1.0)
     assert fetch(images, f"http://pictures.example:{port}/picture") == Picture("used", PICTURE)
     assert looked_up == ["pictures.example"]
     assert connected == ["127.0.0.1"]
@@ -394,7 +396,7 @@ def test_files_are_read_under_the_roots_only(images: HttpImages, tmp_path: Path)
 
 def test_without_roots_there_are_no_files(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(PICTURE)
-    images = HttpImages()
+    images = HttpImages(max_bytes=MAX_BYTES, timeout_s=5.0)
     assert fetch(images, f"file://{tmp_path}/a.jpg") == Picture(
         "unusable", reason="outside the allowed roots"
     )
@@ -402,7 +404,7 @@ def test_without_roots_there_are_no_files(tmp_path: Path) -> None:
 
 
 def test_closing_ends_what_is_being_tried(server: _Server) -> None:
-    images = HttpImages(timeout_s=60.0, allow_private=True)
+    images = HttpImages(max_bytes=MAX_BYTES, timeout_s=60.0, allow_private=True)
     answers: list[Picture] = []
     fetching = threading.Thread(target=lambda: answers.append(fetch(images, f"{server.url}/broken")))
     fetching.start()

@@ -16,7 +16,7 @@ import pytest
 import redis
 
 from tagstream.adapters.local.embedded import EmbeddedStore
-from tagstream.adapters.memory import MemoryStore
+from tagstream.adapters.memory_store import MemoryStore
 from tagstream.adapters.redis.store import SHARDS, RedisStore
 from tagstream.core.errors import BadSettings, StoreNotInitialised, Unavailable
 from tagstream.core.events import EVENT_VERSION_MAX, ImageUse, ProductTags, Tag
@@ -341,7 +341,7 @@ def test_a_cluster_node_runs_the_script_without_a_key_in_another_slot(tmp_path: 
         deadline_s = time.monotonic() + 20
         while client.execute_command("CLUSTER INFO")["cluster_state"] != "ok":
             assert time.monotonic() < deadline_s
-        store = RedisStore(node.url)
+        store = RedisStore(node.url, delete_marker_ttl_s=86_400)
         store.initialise()
         writes = [write(f"p{number}", tags={RED: 0.5, BLUE: 0.5}) for number in range(64)]
         assert set(put(store, *writes)) == {"applied"}
@@ -374,7 +374,7 @@ def test_a_good_store_has_no_problems_and_a_bad_policy_is_one(real: Real, tmp_pa
     assert real.store.check() == []
     with EmbeddedStore(tmp_path) as server, redis.Redis.from_url(server.url) as client:
         client.config_set("maxmemory-policy", "allkeys-lru")
-        store = RedisStore(server.url)
+        store = RedisStore(server.url, delete_marker_ttl_s=86_400)
         policy, missing = store.check()
         assert "maxmemory-policy is allkeys-lru" in policy
         assert "256 of 256 shards" in missing
@@ -383,7 +383,7 @@ def test_a_good_store_has_no_problems_and_a_bad_policy_is_one(real: Real, tmp_pa
 
 def test_a_full_a_read_only_and_a_stopped_store_are_unavailable(tmp_path: Path) -> None:
     with EmbeddedStore(tmp_path) as server, redis.Redis.from_url(server.url) as client:
-        store = RedisStore(server.url, timeout_s=1.0)
+        store = RedisStore(server.url, timeout_s=1.0, delete_marker_ttl_s=86_400)
         store.initialise()
         assert put(store, write()) == ["applied"]
         client.config_set("maxmemory", "1mb")
@@ -410,7 +410,7 @@ def test_a_full_a_read_only_and_a_stopped_store_are_unavailable(tmp_path: Path) 
 
 
 def test_two_prefixes_do_not_see_each_other(real: Real, valkey_url: str) -> None:
-    other = RedisStore(valkey_url, prefix=f"{real.prefix}[*]?")
+    other = RedisStore(valkey_url, prefix=f"{real.prefix}[*]?", delete_marker_ttl_s=86_400)
     other.initialise()
     real.store.put([write()])
     assert other.get(["p"]) == [None]
@@ -425,7 +425,7 @@ def test_two_prefixes_do_not_see_each_other(real: Real, valkey_url: str) -> None
 @pytest.mark.parametrize(("url", "prefix"), [("redis://x", "a{b}"), ("redis://x", "a b"), ("http://x", "")])
 def test_what_keys_or_client_cannot_bear_is_refused(url: str, prefix: str) -> None:
     with pytest.raises(BadSettings):
-        RedisStore(url, prefix=prefix)
+        RedisStore(url, prefix=prefix, delete_marker_ttl_s=86_400)
 
 
 def test_times_keep_their_zone(ready: TagStore) -> None:

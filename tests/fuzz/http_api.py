@@ -16,7 +16,8 @@ from mutation import ODD, Mutator
 from specimens import dumped, seeds
 from verdicts import HANG_S, TAXONOMY, is_json
 
-from tagstream.adapters.memory import MemoryImages, MemoryStore, MemoryTagger
+from tagstream.adapters.memory import MemoryImages, MemoryTagger
+from tagstream.adapters.memory_store import MemoryStore
 from tagstream.api.app import build_api
 
 _JSON = {"Content-Type": "application/json"}

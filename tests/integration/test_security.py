@@ -22,6 +22,7 @@ import pytest
 import redis
 from typer.testing import CliRunner
 
+from tagstream.adapters.kafka.lag import GroupWatch
 from tagstream.adapters.kafka.publisher import KafkaPublisher
 from tagstream.adapters.kafka.source import KafkaSource
 from tagstream.adapters.kafka.topics import TopicAdmin, TopicPlan, read_all
@@ -32,6 +33,7 @@ from tagstream.cli.main import app
 from tagstream.core.errors import BadSettings, Unavailable
 from tagstream.core.events import ProductTags
 from tagstream.core.ports import KafkaAddress, OutRecord, TopicPartition, Write
+from tagstream.ops.audit import read_tags
 from tagstream.settings import Settings, load_settings
 from tagstream.wiring import build_publisher, build_store
 
@@ -226,6 +228,20 @@ def test_records_and_offsets_go_over_tls_with_a_password(
     assert [record.value for record in polled(source, 30.0)][-1:] == [b"v"]
 
 
+def test_the_audit_and_the_lag_are_read_over_tls_with_a_password(
+    kafka: ApacheBroker, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TAGSTREAM_PREFIX", "audited-")
+    settings = settings_for(monkeypatch, kafka.address, _client(certificates))
+    topics = settings.topics
+    TopicAdmin(settings.kafka).create([TopicPlan(topics.tags, 1), TopicPlan(topics.events, 1)])
+    with contextlib.closing(build_publisher(settings)) as publisher:
+        publisher.publish([OutRecord(topics.tags, b"p", None, (("revision", b"1"),))])
+    assert read_tags(settings).last == {"p": None}
+    with contextlib.closing(GroupWatch(settings.kafka, "nobody", topics.events)) as watch:
+        assert [progress.partition for progress in watch.progress()] == [0]
+
+
 @pytest.fixture(params=["wrong password", "unknown user", "untrusted authority", "no TLS"])
 def refused(request: pytest.FixtureRequest, certificates: Certificates) -> dict[str, str]:
     """Client settings that the broker, or the client itself, must refuse."""
@@ -364,7 +380,7 @@ def test_a_user_with_rights_on_our_keys_alone_can_do_all_that_the_stream_does(
 def test_who_is_refused_by_the_store_hears_why_and_never_the_password(
     tls_port: int, certificates: Certificates, user: str, secret: str, reason: str
 ) -> None:
-    store = RedisStore(redis_url(tls_port, certificates.authority, user, secret))
+    store = RedisStore(redis_url(tls_port, certificates.authority, user, secret), delete_marker_ttl_s=86_400)
     words = refusal(lambda: put(store), *filter(None, (secret, quote(secret, safe=""))))
     assert reason.lower() in words.lower()
 
@@ -372,7 +388,7 @@ def test_who_is_refused_by_the_store_hears_why_and_never_the_password(
 def test_a_store_whose_certificate_nobody_vouches_for_is_refused(
     tls_port: int, certificates: Certificates
 ) -> None:
-    store = RedisStore(redis_url(tls_port, certificates.stranger))
+    store = RedisStore(redis_url(tls_port, certificates.stranger), delete_marker_ttl_s=86_400)
     assert "certificate verify failed" in refusal(lambda: put(store), STORE_SECRET)
 
 

@@ -16,10 +16,10 @@ from tagstream.adapters.memory import (
     MemoryMetrics,
     MemoryPublisher,
     MemorySource,
-    MemoryStore,
     MemoryTagger,
     MemoryTransactions,
 )
+from tagstream.adapters.memory_store import MemoryStore
 from tagstream.core.events import ProductTags
 from tagstream.core.ports import OutRecord, Ports, Record, Topics
 from tagstream.core.taxonomy import Taxonomy

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from tagstream.adapters.memory import BROKEN_PICTURE, MemoryImages, MemoryStore, MemoryTagger
+from tagstream.adapters.memory import BROKEN_PICTURE, MemoryImages, MemoryTagger
+from tagstream.adapters.memory_store import MemoryStore
 from tagstream.api.admission import RateLimit
 from tagstream.api.app import build_api
 from tagstream.core.errors import Overloaded, TaggingFailed, Unavailable

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from tagstream.cli.main import app
 from tagstream.core.errors import BadSettings
+from tagstream.ops.topics import topic_plans
 from tagstream.settings import Settings, load_settings
+from tagstream.stream.decode import Decoder
+from tagstream.stream.limits import WorkerLimits
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -81,11 +88,42 @@ def test_a_wrong_setting_is_named_and_its_value_is_not_shown(
     assert "hush" not in said
 
 
-def test_every_setting_is_explained_and_stands_in_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text()
+def test_every_setting_is_explained_on_a_page_that_the_command_prints() -> None:
+    page = CliRunner().invoke(app, ["settings", "--markdown"]).output
+    assert page == (ROOT / "infra" / "notes" / "settings.md").read_text(), "tagstream settings --markdown"
     for name, field in Settings.model_fields.items():
         assert field.description, name
-        assert f"`TAGSTREAM_{name.upper()}`" in readme, name
+        assert f"`TAGSTREAM_{name.upper()}`" in page, name
+
+
+def test_each_setting_is_a_line_of_json_on_request() -> None:
+    lines = CliRunner().invoke(app, ["settings", "--json"]).output.splitlines()
+    rows = [json.loads(line) for line in lines]
+    assert [row["setting"] for row in rows] == [f"TAGSTREAM_{name.upper()}" for name in Settings.model_fields]
+    assert rows[0]["default"] == "required"
+
+
+def test_a_stream_without_settings_has_the_same_bounds() -> None:
+    settings = load_settings()
+    assert settings.worker_limits == WorkerLimits()
+    assert settings.decoder == Decoder()
+
+
+def test_the_names_of_topics_come_from_their_description(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TAGSTREAM_PREFIX", "staging.")
+    settings = load_settings()
+    described = {plan.name for plan in topic_plans(settings)}
+    assert set(asdict(settings.topics).values()) == described
+    assert settings.topics.handled_letters == "staging.product-events.dead.handled"
+
+
+def test_every_client_gets_the_client_settings_and_nothing_prints_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TAGSTREAM_KAFKA_CONFIG", '{"sasl.password": "hush"}')
+    kafka = load_settings().kafka
+    assert kafka.config == {"sasl.password": "hush", "bootstrap.servers": "k1:9092,k2:9092"}
+    assert "hush" not in repr(kafka)
 
 
 def test_a_table_may_lie_in_a_file_too(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

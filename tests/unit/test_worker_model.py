@@ -223,7 +223,7 @@ class Stream(RuleBasedStateMachine):
         assert isinstance(transactions, MemoryTransactions)
         if is_committed:
             transactions.faults.append(After(Unavailable("no answer")))
-        elif not transactions._unheard and not transactions.faults:
+        elif not transactions._is_unknown and not transactions.faults:
             transactions.faults.append(TransactionAborted("rolled back"))
 
     @rule(turns=st.integers(1, 3))

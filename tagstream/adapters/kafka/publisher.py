@@ -97,6 +97,7 @@ class KafkaPublisher:
         self._poller.start()
 
     def publish(self, records: Sequence[OutRecord]) -> None:
+        """See the port."""
         if not records:
             return
         producer = self._producer

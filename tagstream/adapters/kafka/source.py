@@ -97,11 +97,13 @@ class KafkaSource:
         self._consumer = self._open()
 
     def subscribe(self, listener: AssignmentListener) -> None:
+        """See the port."""
         self._listener = listener
         if not self._is_detecting:
             self._join()
 
     def poll(self, max_records: int, timeout_s: float) -> list[Record]:
+        """See the port."""
         self._raise_error()
         self._find_a_start()
         records = []
@@ -212,10 +214,12 @@ class KafkaSource:
         }
 
     def pause(self) -> None:
+        """See the port."""
         self._paused = True
         self._consumer.pause(_to_kafka(self._assigned))
 
     def resume(self) -> None:
+        """See the port."""
         self._paused = False
         self._consumer.resume(_to_kafka(self._assigned.keys() - self._without_start.keys()))
 

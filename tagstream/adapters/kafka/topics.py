@@ -80,7 +80,7 @@ class TopicAdmin:
         return created
 
     def _wait_for(self, names: set[str]) -> None:
-        """A broker acknowledges a new topic before every one of them has heard of it."""
+        """A new topic is acknowledged before every broker knows it."""
         deadline_s = time.monotonic() + self._timeout_s
         while missing := names - {name for name, topic in self._topics().items() if has_leaders(topic)}:
             if time.monotonic() > deadline_s:
@@ -152,12 +152,12 @@ def read_all(kafka: KafkaAddress, topic: str, *, timeout_s: float = 30.0) -> Gen
     """
     with _reader(kafka) as consumer:
         unfinished = _assign(consumer, topic, ck.OFFSET_BEGINNING, timeout_s)
-        heard_s = time.monotonic()
+        answered_s = time.monotonic()
         while unfinished:
             messages = consumer.consume(_BATCH_RECORDS, _POLL_S)
             if messages:
-                heard_s = time.monotonic()
-            elif time.monotonic() - heard_s > timeout_s:
+                answered_s = time.monotonic()
+            elif time.monotonic() - answered_s > timeout_s:
                 raise Unavailable(f"the broker has not answered for {timeout_s:g} s while reading {topic}")
             for message in messages:
                 if _is_end(message):

@@ -118,12 +118,14 @@ class KafkaTransactions:
             self._next = "send"
 
     def settle(self) -> None:
+        """See the port."""
         with contextlib.suppress(ck.KafkaException):  # a later call raises it again
             served(self._producer.poll, 0)  # calls `_on_error`
         if self._doubt != "none" and self._progress:
             self._repair()
 
     def close(self) -> None:
+        """Takes a second at most; logs an error if the last transaction may be hidden."""
         with contextlib.suppress(ck.KafkaException):  # of a producer that is given up
             self._producer.purge()
             served(self._producer.flush, 1.0)

@@ -81,10 +81,10 @@ class ApacheBroker(Server):
         """Formats `folder` if it is new, and starts the broker; returns when it takes requests.
 
         Args:
-            home: what is elsewhere called KAFKA_HOME.
+            home: known elsewhere as KAFKA_HOME.
             properties: server.properties of yours; they win over ours.
-            protocol: of the clients' listener, PLAINTEXT or SASL_SSL. Only with the first is it known from
-                outside when requests are taken; with the other it returns when connections are.
+            protocol: of the clients' listener. With PLAINTEXT this returns when requests are answered; with
+                SASL_SSL, which cannot be asked from outside, when connections are.
             scram_users: name → password, made when `folder` is formatted.
 
         Raises:
@@ -100,6 +100,7 @@ class ApacheBroker(Server):
         super().__init__(self.folder, port=port, start_timeout_s=start_timeout_s)
 
     def command(self) -> list[str]:
+        """Formats the folder if that was not done. Raises BadSettings, Unavailable."""
         self._write_properties()
         if not (self._data / "meta.properties").is_file():  # written last, when all the rest is there
             users = [f"--add-scram=SCRAM-SHA-512=[name={n},password={p}]" for n, p in self._users.items()]
@@ -174,7 +175,7 @@ class ApacheBroker(Server):
 
 
 def _reason(said: str) -> str:
-    """The line of a failed Java program, or of the shell that did not find one, that says most."""
+    """The most telling line of a failed Java program, or of the shell that did not find one."""
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     telling = [line for line in lines if "Error" in line or "Exception" in line or "java" in line]
     return (telling or lines or ["it says nothing"])[0]

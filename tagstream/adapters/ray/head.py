@@ -31,7 +31,7 @@ class RayHead:
         """Returns when the dashboard answers.
 
         Args:
-            folder: for the token, the log and Ray's own files; a short path, for Ray's sockets lie in it.
+            folder: for the token, the log and Ray's own files; a short path, since Ray's sockets are in it.
             env: the environment of every process that this Ray starts.
 
         Raises:
@@ -57,12 +57,12 @@ class RayHead:
             *([f"--num-cpus={num_cpus}"] if num_cpus else []),
         ]
         path = f"{Path(sys.executable).parent}{os.pathsep}{env.get('PATH', '')}"  # jobs say `python`
-        # Told to end, `ray start --block` ends its own children; killed, it would leave them. It need
-        # not drain: Serve is shut down first.
+        # On SIGTERM `ray start --block` ends its own children; on SIGKILL it would leave them. It need not
+        # drain: Serve is shut down first.
         self._process = spawn(
             command,
             log_path=self._log_path,
-            folder=Path.cwd(),  # relative paths in the settings mean the same there as here
+            folder=Path.cwd(),  # for relative paths in the settings
             env={**env, **self.env, "PATH": path, "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"},
             death_signal=signal.SIGTERM,
         )
@@ -107,6 +107,7 @@ class Dashboard:
         )
 
     def answers(self) -> bool:
+        """Whether Ray is up."""
         try:
             return self._client.get("/api/version").status_code == httpx.codes.OK
         except httpx.HTTPError:
@@ -131,7 +132,7 @@ class Dashboard:
         return cast("dict[str, dict[str, Any]]", self._request("GET").json()["applications"])
 
     def gpus(self) -> int:
-        """How many GPUs Ray has found. The dashboard answers before the first node is there: waits for it.
+        """How many GPUs Ray has found. Waits for the first node: the dashboard answers before it is there.
 
         Raises Unavailable if none comes in time.
         """

@@ -1,8 +1,8 @@
 """The Tagger port over Serve replicas, and the Metrics port over Ray's metrics.
 
-The only file of the package that imports ray. A call that Serve accepted is not replayed when its replica
-dies, and one that finds no replica waits for ever: so each call has a timeout, and the worker retries. Nobody
-can tell a replica that is slow from one that an event has blocked, so silence counts as its death.
+Serve does not replay a call whose replica dies, and a call that finds no replica waits without end. So each
+call has a timeout, and the worker retries. A slow replica looks like one that an event has blocked: silence
+counts as death.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from tagstream.core.metrics import Metric
 from tagstream.core.ports import MicroBatch, Scores
 from tagstream.core.taxonomy import Taxonomy
 
-#: A process of its own has torch to import and a model to load first.
+#: A process of its own first imports torch and loads a model.
 _ISOLATED_START_TIMEOUT_S = 180.0
-#: After its last event that process, which holds a whole model, is ended.
+#: That process holds a whole model: it ends so long after its last event.
 _ISOLATED_IDLE_S = 120.0
-#: Ray knows by then whether a process that is out of reach has died.
-_DEATH_TOLD_TIMEOUT_S = 10.0
-#: How gRPC and Ray tell that the other end has gone, as opposed to being late or busy.
+#: By then Ray knows whether a process out of reach has died.
+_DEATH_KNOWN_TIMEOUT_S = 10.0
+#: How Ray reports that the other end is gone, not late or busy.
 _DEATHS = (ray.exceptions.ActorDiedError, ray.exceptions.ActorUnavailableError)
 
 
@@ -39,7 +39,7 @@ class Isolated(Protocol):
 
 
 class ReplicaTagger:
-    """One handle call a micro-batch; any thread may call it, but no event loop's."""
+    """One handle call a micro-batch. Any thread may call it, except one that runs an event loop."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class ReplicaTagger:
         """
         Args:
             timeout_s: how long one call may take.
-            isolated: makes the tagger of `tag_isolated`, in its process. Without it there is none.
+            isolated: makes the tagger of `tag_isolated`, in its process; None: no isolation.
         """
         self._handle = handle
         self._timeout_s = timeout_s
@@ -60,12 +60,13 @@ class ReplicaTagger:
         self._idle = threading.Timer(0, self._end_isolated)
 
     def tag(self, batch: MicroBatch) -> Scores:
+        """See the port."""
         answer = self._call("tag", batch)
         assert isinstance(answer, Scores)
         return answer
 
     def tag_isolated(self, batch: MicroBatch) -> Scores:
-        """One call at a time: what kills the process must stand alone when it does."""
+        """See the port. One call at a time, so it is known which batch killed the process."""
         if self._isolated is None:
             raise Unavailable("this tagger has no process of its own to isolate events in")
         with self._actor_lock:
@@ -118,16 +119,16 @@ class ReplicaTagger:
         except _DEATHS as error:
             raise ReplicaDied(f"the tagger replica is gone: {type(error).__name__}") from error
         except Exception as error:
-            # The deployment hands its own errors back as values: what is raised comes from between us.
+            # The deployment returns its own errors as values: what is raised here is Serve's.
             raise Unavailable(f"the tagger replica is gone: {type(error).__name__}: {error}") from error
-        if isinstance(answer, TagstreamError):  # the deployment hands errors back as values
+        if isinstance(answer, TagstreamError):
             raise answer
         return answer
 
 
 def _started(make: Callable[[], Isolated]) -> Any:
-    """The actor, its model loaded: what fails until then is no event's fault. Raises Unavailable."""
-    # Never restarted by itself, and no share of the CPUs that are planned: it is rarely there.
+    """The actor, its model loaded: no event is to blame for a failure until then. Raises Unavailable."""
+    # Never restarted by itself, and no share of the planned CPUs: it is rarely there.
     actor: Any = ray.remote(num_cpus=0, max_restarts=0)(_IsolatedActor).remote(make)
     try:
         ray.get(actor.ready.remote(), timeout=_ISOLATED_START_TIMEOUT_S)
@@ -138,9 +139,9 @@ def _started(make: Callable[[], Isolated]) -> Any:
 
 
 def _is_dead(actor: Any) -> bool:
-    """Ray may first say of a process that has just died that it is out of reach."""
+    """Ray may first report a process that has just died as out of reach."""
     try:
-        ray.get(actor.ready.remote(), timeout=_DEATH_TOLD_TIMEOUT_S)
+        ray.get(actor.ready.remote(), timeout=_DEATH_KNOWN_TIMEOUT_S)
     except ray.exceptions.ActorDiedError:
         return True
     except ray.exceptions.RayError:
@@ -149,7 +150,7 @@ def _is_dead(actor: Any) -> bool:
 
 
 class _IsolatedActor:
-    """Errors that the caller knows go back as values: Ray would wrap them."""
+    """Returns errors that the caller knows as values: Ray would wrap them."""
 
     def __init__(self, make: Callable[[], Isolated]) -> None:
         self._tagger = make()

@@ -1,6 +1,6 @@
--- Puts one product's new state, if it is newer than what stands. Atomic; everything lies in one slot.
+-- Puts one product's new state, if it is newer than what is stored. Atomic; everything is in one slot.
 --
---   {NN} = crc32(product_id) mod 256, two hex digits. A prefix per environment may stand before it all.
+--   {NN} = crc32(product_id) mod 256, two hex digits. A prefix per environment may come before it all.
 --
 --   tagstream:{NN}:meta                hash   layout ("1"). Without it this shard was never initialised, or
 --                                             was emptied: writes are refused, so that a lost store is
@@ -14,12 +14,12 @@
 --                                             deleted = "1": a marker without tags, which expires
 --   tagstream:{NN}:tag:<group>=<value> zset   product_id -> score, of every product that has this tag now
 --
---   tagstream:halted                   hash   reason at_ms. While it is there, every consumer stands still
+--   tagstream:halted                   hash   reason at_ms. While it exists, every consumer waits
 --
 -- KEYS  1 meta  2 product
 -- ARGV  1 event_version  2 source_offset  3 model_generation  4 image  5 deleted (0|1)  6 tags (JSON)
 --       7 schema_version  8 model_version  9 taxonomy_version  10 tagged_at
---       11 product_id  12 what stands before "product:" in KEYS[2]  13 seconds that a marker lives
+--       11 product_id  12 what comes before "product:" in KEYS[2]  13 seconds that a marker lives
 --       14 the revision of a write that refills the store, else 0
 -- Reply "stale" | {"applied", revision} | {"same", field, value, ...}
 --
@@ -40,7 +40,7 @@ local old = redis.call('HMGET', KEYS[2],
     'event_version', 'source_offset', 'model_generation', 'image', 'deleted', 'tags')
 local is_deleted = ARGV[5] == '1'
 
--- -1, 0 or 1, as the write is older than, equal to or newer than what stands.
+-- -1, 0 or 1, as the write is older than, equal to or newer than what is stored.
 local function compare()
     if not old[1] then return 1 end
     for i = 1, 2 do

@@ -27,8 +27,6 @@ from tagstream.core.ports import Standing, Write
 
 LAYOUT = "1"
 SHARDS = [f"{number:02x}" for number in range(256)]
-#: Longer than source and dead letters are kept: until then a late event may be older than the delete.
-DELETE_MARKER_TTL_S = 30 * 24 * 3600
 
 _SCRIPT = importlib.resources.files(__package__).joinpath("put_tags.lua").read_text("utf-8")
 _INDEX_SCRIPT = importlib.resources.files(__package__).joinpath("check_index.lua").read_text("utf-8")
@@ -52,27 +50,21 @@ class RedisStore:
     """The `TagStore`. See `core.ports.TagStore`."""
 
     def __init__(
-        self,
-        url: str,
-        *,
-        prefix: str = "",
-        delete_marker_ttl_s: int = DELETE_MARKER_TTL_S,
-        timeout_s: float = 5.0,
+        self, url: str, *, delete_marker_ttl_s: int, prefix: str = "", timeout_s: float = 5.0
     ) -> None:
         """Connects with the first call.
 
         Args:
             url: redis://, rediss:// or unix://, with user, password and database in it.
-            prefix: stands before every key, one per environment.
-            delete_marker_ttl_s: how long a deleted product is remembered.
+            delete_marker_ttl_s: how long a deleted product is remembered. Longer than source and dead letters
+                are kept: until then a late event may be older than the delete.
+            prefix: goes before every key, one per environment.
 
         Raises:
             BadSettings: url or prefix cannot be used.
         """
         if re.search(r"[{}\s]", prefix):
-            raise BadSettings(
-                f"the store prefix {prefix!r} has a brace or a space, which the keys cannot bear"
-            )
+            raise BadSettings(f"the store prefix {prefix!r} has a brace or a space: the keys cannot")
         try:
             self._redis = redis.Redis.from_url(
                 url,
@@ -92,6 +84,7 @@ class RedisStore:
         self._delete_marker_ttl_s = delete_marker_ttl_s
 
     def put(self, writes: Sequence[Write]) -> list[Standing]:
+        """See the port."""
         if not writes:
             return []
         commands = [self._command(write) for write in writes]
@@ -110,6 +103,7 @@ class RedisStore:
         return [_standing(write, reply) for write, reply in zip(writes, replies, strict=True)]
 
     def get(self, product_ids: Sequence[str]) -> list[Standing | None]:
+        """See the port."""
         with _unavailable():
             replies = self._read([("HGETALL", self._product_key(product_id)) for product_id in product_ids])
         return [
@@ -118,6 +112,7 @@ class RedisStore:
         ]
 
     def find(self, group: str, value: str, limit: int) -> list[tuple[str, float]]:
+        """See the port."""
         if limit < 1:
             return []
         keys = [f"{self._prefix}{{{shard}}}:tag:{group}={value}" for shard in SHARDS]
@@ -131,6 +126,7 @@ class RedisStore:
             self._read([("HSETNX", self._meta_key(shard), "layout", LAYOUT) for shard in SHARDS])
 
     def size(self) -> tuple[int, int]:
+        """See the port."""
         with _unavailable():
             counts = self._read([("HMGET", self._meta_key(shard), "products", "entries") for shard in SHARDS])
         products, entries = (sum(int(count or 0) for count in column) for column in zip(*counts, strict=True))
@@ -143,10 +139,13 @@ class RedisStore:
             for key in self._redis.scan_iter(f"{self._prefix}{{*}}:product:*", count=_BATCH):
                 yield key.decode().removeprefix(start).split("}:product:", 1)[1]
 
-    def check_index(self, *, mend: bool) -> Iterator[tuple[str, str]]:
-        """(product_id, what is wrong) of each product whose entries are missing in the tag index or have
-        another score, and of each entry of the index that its product does not have. Each is looked at, and
-        mended if wished, in one step, so that a running stream makes no false alarm. Raises Unavailable."""
+    def check_index(self, *, repair: bool) -> Iterator[tuple[str, str]]:
+        """(product_id, what is wrong) of each product whose entries in the tag index are missing or have
+        another score, and of each entry that its product does not have.
+
+        Each is checked, and repaired if wished, in one atomic step: a running stream makes no false alarm.
+        Raises Unavailable.
+        """
         with _unavailable():
             self._redis.script_load(_INDEX_SCRIPT)
         for kind, claims in (
@@ -155,7 +154,7 @@ class RedisStore:
         ):
             while batch := list(itertools.islice(claims, _BATCH)):
                 with _unavailable():
-                    wrong = self._read([self._index_command(*claim, mend=mend) for claim in batch])
+                    wrong = self._read([self._index_command(*claim, repair) for claim in batch])
                 yield from ((product_id, kind) for (product_id, _), n in zip(batch, wrong, strict=True) if n)
 
     def _index_entries(self) -> Iterator[tuple[str, str]]:
@@ -166,13 +165,13 @@ class RedisStore:
                 for member, _ in self._redis.zscan_iter(key, count=_BATCH):
                     yield member.decode(), tag
 
-    def _index_command(self, product_id: str, tag: str, *, mend: bool) -> tuple[Any, ...]:
+    def _index_command(self, product_id: str, tag: str, repair: bool) -> tuple[Any, ...]:
         key = self._product_key(product_id)
         shard = f"{self._prefix}{{{_shard(product_id)}}}:"
-        return ("EVALSHA", _INDEX_SHA, 1, key, shard, product_id, int(mend), tag)
+        return ("EVALSHA", _INDEX_SHA, 1, key, shard, product_id, int(repair), tag)
 
     def begin_rebuild(self) -> None:
-        """Let writes with a revision in, and no others, until `end_rebuild`. Harmless when repeated.
+        """Allow only writes with a revision until `end_rebuild`. Harmless when repeated.
 
         Raises:
             BadSettings: the store was not emptied: it has its layout marks.
@@ -180,9 +179,9 @@ class RedisStore:
         """
         with _unavailable():
             marks = self._read([("HMGET", self._meta_key(shard), "layout", "rebuilding") for shard in SHARDS])
-            # One that was interrupted at its very end has both kinds of shards.
+            # A rebuild that was interrupted at its very end leaves both kinds of shards.
             if any(layout for layout, _ in marks) and not any(rebuilding for _, rebuilding in marks):
-                raise BadSettings("the store is initialised: `tagstream verify --repair` mends what differs")
+                raise BadSettings("the store is initialised: `tagstream verify --repair` heals it")
             self._read([("HSET", self._meta_key(shard), "rebuilding", 1) for shard in SHARDS])
 
     def end_rebuild(self) -> None:
@@ -192,16 +191,19 @@ class RedisStore:
             self._read([("HDEL", self._meta_key(shard), "rebuilding") for shard in SHARDS])
 
     def halt(self, reason: str) -> None:
+        """See the port."""
         at_ms = time.time_ns() // 1_000_000
         with _unavailable():
             self._read([("HSETNX", self._halted, "reason", reason), ("HSETNX", self._halted, "at_ms", at_ms)])
 
     def halted(self) -> str:
+        """See the port."""
         with _unavailable():
             [reason] = self._read([("HGET", self._halted, "reason")])
         return (reason or b"").decode()
 
     def resume(self) -> bool:
+        """See the port."""
         with _unavailable():
             [removed] = self._read([("DEL", self._halted)])
         return bool(removed)
@@ -309,7 +311,7 @@ def _pairs(flat: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
 
 @contextlib.contextmanager
 def _unavailable() -> Iterator[None]:
-    """Every failure of the store is one to wait out: nothing is lost, and its words say what to do."""
+    """Every failure of the store can be waited out: nothing is lost, and the message says what to do."""
     try:
         yield
     except redis.ResponseError as error:
