@@ -1,4 +1,4 @@
-"""The ports' real parts, and their twins in memory.
+"""The ports' real parts. Their twins in memory, with faults as data, are in tests/support.
 
 kafka/     the topics, in and out
 redis/     the store of tags
@@ -8,6 +8,4 @@ champion   the model version that answers; it follows the registry
 registry   model versions in a folder or behind a URI, and which one is champion
 images     pictures from URLs and files, within a deadline
 clock      the real time
-memory     twins of the ports, for tests: their faults are data
-memory_store  the store's twin
 """

@@ -25,7 +25,6 @@ import numpy as np
 from tagstream import runner
 from tagstream.adapters.local.apache import ApacheBroker
 from tagstream.adapters.local.embedded import EmbeddedBroker, EmbeddedStore
-from tagstream.adapters.memory import MemoryMetrics
 from tagstream.core.ports import MicroBatch, OutRecord, Scores
 from tagstream.core.records import KeyValue
 from tagstream.core.taxonomy import Taxonomy
@@ -34,6 +33,7 @@ from tagstream.settings import Settings
 from tagstream.stream.entry import Entry
 from tagstream.stream.worker import Worker
 from tests.support.load import events
+from tests.support.memory import MemoryMetrics
 
 TAXONOMY = Taxonomy.model_validate(
     {

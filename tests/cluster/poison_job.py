@@ -18,13 +18,13 @@ from ray import serve
 
 import serve.stream as stream_deployment
 from tagstream.adapters.kafka.topics import read_all
-from tagstream.adapters.memory import MemoryTagger
 from tagstream.core.ports import MicroBatch, OutRecord, Record, Scores
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.ops.audit import read_store, read_tags
 from tagstream.ops.topics import create_topics
 from tagstream.settings import Settings, load_settings
 from tagstream.wiring import build_publisher
+from tests.support.memory import MemoryTagger
 
 PREFIX = "poison-"
 NEIGHBOURS = 40

@@ -15,11 +15,11 @@ import pytest
 from tagstream.adapters.kafka.publisher import KafkaPublisher
 from tagstream.adapters.kafka.source import KafkaSource
 from tagstream.adapters.kafka.topics import TopicAdmin, TopicPlan
-from tagstream.adapters.memory import MemoryBroker, MemoryPublisher, MemorySource
-from tagstream.adapters.memory_store import MemoryStore
 from tagstream.adapters.redis.store import RedisStore
 from tagstream.core.ports import KafkaAddress, Publisher, Record, Source, TagStore, TopicPartition
 from tests.support.ledger import KafkaLedger
+from tests.support.memory import MemoryBroker, MemoryPublisher, MemorySource
+from tests.support.memory_store import MemoryStore
 
 PARTITIONS = 2
 #: The embedded broker lets a joining consumer wait for half of it. Apache Kafka takes no less than 6000.

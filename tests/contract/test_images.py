@@ -18,9 +18,9 @@ import httpcore
 import pytest
 
 from tagstream.adapters.images import HttpImages, _is_public
-from tagstream.adapters.memory import MemoryImages
 from tagstream.core.events import ImageRef
 from tagstream.core.ports import Picture
+from tests.support.memory import MemoryImages
 
 PICTURE = b"\xff\xd8" + bytes(range(256)) * 20
 MAX_BYTES = 10_000

@@ -16,11 +16,11 @@ import pytest
 import redis
 
 from tagstream.adapters.local.embedded import EmbeddedStore
-from tagstream.adapters.memory_store import MemoryStore
 from tagstream.adapters.redis.store import SHARDS, RedisStore
 from tagstream.core.errors import BadSettings, StoreNotInitialised, Unavailable
 from tagstream.core.events import EVENT_VERSION_MAX, ImageUse, ProductTags, Tag
 from tagstream.core.ports import Standing, TagStore, Write
+from tests.support.memory_store import MemoryStore
 
 AT = datetime(2026, 1, 2, 3, 4, 5, 678901, tzinfo=timezone(timedelta(hours=8)))
 RED, BLUE = ("colour", "Red"), ("colour", "藏青 = {navy}")

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from tagstream.adapters.memory import After, MemoryBroker, MemoryPublisher, MemorySource
 from tagstream.core.errors import Unavailable
 from tagstream.core.ports import OutRecord, TopicPartition
+from tests.support.memory import After, MemoryBroker, MemoryPublisher, MemorySource
 
 PARTITIONS = 2
 

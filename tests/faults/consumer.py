@@ -23,12 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from tagstream import runner
-from tagstream.adapters.memory import MemoryMetrics, MemoryTagger
 from tagstream.core.errors import ReplicaDied
 from tagstream.core.ports import MicroBatch, OutRecord, Publisher, Scores, TopicPartition, Transactions
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.logs import set_up_logs
 from tagstream.settings import Settings, load_settings
+from tests.support.memory import MemoryMetrics, MemoryTagger
 
 POISON = "POISON"
 STATUS_INTERVAL_S = 0.2

@@ -16,9 +16,9 @@ from mutation import ODD, Mutator
 from specimens import dumped, seeds
 from verdicts import HANG_S, TAXONOMY, is_json
 
-from tagstream.adapters.memory import MemoryImages, MemoryTagger
-from tagstream.adapters.memory_store import MemoryStore
 from tagstream.api.app import build_api
+from tests.support.memory import MemoryImages, MemoryTagger
+from tests.support.memory_store import MemoryStore
 
 _JSON = {"Content-Type": "application/json"}
 ALLOWED = {200, 307, 400, 404, 405, 413, 422}

@@ -12,7 +12,6 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tagstream.adapters.kafka.topics import read_all
-from tagstream.adapters.memory import MemoryMetrics, MemoryTagger
 from tagstream.cli.main import app
 from tagstream.core.errors import BadSettings, TaggingFailed, Unavailable
 from tagstream.core.ports import MicroBatch, OutRecord, Record, Scores
@@ -22,6 +21,7 @@ from tagstream.ops.topics import create_topics
 from tagstream.runner import Stream
 from tagstream.settings import Settings
 from tagstream.wiring import build_publisher, build_store
+from tests.support.memory import MemoryMetrics, MemoryTagger
 
 TAXONOMY = Taxonomy.model_validate(
     {"taxonomy_version": "t1", "groups": [{"name": "colour", "values": [{"value": "Red"}]}]}

@@ -12,7 +12,6 @@ import pytest
 from tagstream.adapters.kafka.lag import GroupWatch
 from tagstream.adapters.kafka.topics import read_all
 from tagstream.adapters.local.apache import ApacheBroker
-from tagstream.adapters.memory import MemoryMetrics, MemoryTagger
 from tagstream.catalogue.built_in import history
 from tagstream.catalogue.malformed import malformed
 from tagstream.core.errors import BadSettings, Unavailable
@@ -25,6 +24,7 @@ from tagstream.runner import Stream
 from tagstream.settings import Settings
 from tagstream.wiring import build_publisher, check_delivery
 from tests.support.load import events
+from tests.support.memory import MemoryMetrics, MemoryTagger
 
 TAXONOMY = Taxonomy.model_validate(
     {

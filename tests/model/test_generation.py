@@ -14,7 +14,6 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from jobs.train_generator import main as job
 from tagstream.adapters.champion import Champion
-from tagstream.adapters.memory import MemoryMetrics
 from tagstream.adapters.registry import BUNDLED
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.ports import MicroBatch, TextFields
@@ -39,6 +38,7 @@ from tagstream.model.version.format import sha256
 from tagstream.model.version.load import load
 from tagstream.training.generation import GenerationRecipe, shuffled, train_generator
 from tagstream.training.loop import TrainingDiverged
+from tests.support.memory import MemoryMetrics
 
 TITLES = [
     TextFields("Acme Sports Shoes blue"),

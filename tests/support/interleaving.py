@@ -14,10 +14,10 @@ from concurrent.futures import Executor, Future
 from queue import Empty
 from typing import Any
 
-from tagstream.adapters.memory import Faults, ManualClock, MemoryBroker, MemoryPublisher, MemoryTagger
-from tagstream.adapters.memory_store import MemoryStore
 from tagstream.core.ports import MicroBatch, OutRecord, Scores, Standing, Write
 from tagstream.stream.entry import Entry
+from tests.support.memory import Faults, ManualClock, MemoryBroker, MemoryPublisher, MemoryTagger
+from tests.support.memory_store import MemoryStore
 
 _here = threading.local()
 

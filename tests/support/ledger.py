@@ -16,15 +16,15 @@ from tagstream.adapters.kafka.publisher import KafkaPublisher
 from tagstream.adapters.kafka.source import KafkaSource
 from tagstream.adapters.kafka.transactions import KafkaTransactions
 from tagstream.adapters.local.apache import ApacheBroker
-from tagstream.adapters.memory import (
+from tagstream.core.errors import Unavailable
+from tagstream.core.ports import KafkaAddress, OutRecord, Publisher, Source, TopicPartition, Transactions
+from tests.support.memory import (
     After,
     MemoryBroker,
     MemoryPublisher,
     MemorySource,
     MemoryTransactions,
 )
-from tagstream.core.errors import Unavailable
-from tagstream.core.ports import KafkaAddress, OutRecord, Publisher, Source, TopicPartition, Transactions
 
 _PATIENCE_S = 60.0
 

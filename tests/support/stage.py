@@ -9,7 +9,14 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from tagstream.adapters.memory import (
+from tagstream.core.events import ProductTags
+from tagstream.core.ports import OutRecord, Ports, Record, Topics
+from tagstream.core.taxonomy import Taxonomy
+from tagstream.stream.batching import MicroBatchLimits
+from tagstream.stream.decode import Decoder
+from tagstream.stream.limits import WorkerLimits
+from tagstream.stream.worker import Worker
+from tests.support.memory import (
     ManualClock,
     MemoryBroker,
     MemoryImages,
@@ -19,14 +26,7 @@ from tagstream.adapters.memory import (
     MemoryTagger,
     MemoryTransactions,
 )
-from tagstream.adapters.memory_store import MemoryStore
-from tagstream.core.events import ProductTags
-from tagstream.core.ports import OutRecord, Ports, Record, Topics
-from tagstream.core.taxonomy import Taxonomy
-from tagstream.stream.batching import MicroBatchLimits
-from tagstream.stream.decode import Decoder
-from tagstream.stream.limits import WorkerLimits
-from tagstream.stream.worker import Worker
+from tests.support.memory_store import MemoryStore
 
 TOPICS = Topics("product-events", "product-tags", "product-events.dead", "product-events.dead.handled")
 TAXONOMY = Taxonomy.model_validate(

@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from tagstream.adapters.memory import BROKEN_PICTURE, MemoryImages, MemoryTagger
-from tagstream.adapters.memory_store import MemoryStore
 from tagstream.api.admission import RateLimit
 from tagstream.api.app import build_api
 from tagstream.core.errors import Overloaded, TaggingFailed, Unavailable
 from tagstream.core.events import ProductTags, Tag
 from tagstream.core.ports import Write
 from tagstream.core.taxonomy import Taxonomy
+from tests.support.memory import BROKEN_PICTURE, MemoryImages, MemoryTagger
+from tests.support.memory_store import MemoryStore
 
 TAXONOMY = Taxonomy.model_validate(
     {

@@ -9,12 +9,12 @@ import numpy.typing as npt
 import pytest
 
 from tagstream.adapters.champion import Champion
-from tagstream.adapters.memory import MemoryMetrics
 from tagstream.core.errors import IncompatibleModel, TaggingFailed, Unavailable
 from tagstream.core.events import ImageUse
 from tagstream.core.metrics import Metric
 from tagstream.core.ports import MicroBatch, Span, TextFields
 from tagstream.core.taxonomy import Taxonomy
+from tests.support.memory import MemoryMetrics
 
 TAXONOMY = Taxonomy.model_validate(
     {"taxonomy_version": "t", "groups": [{"name": "g", "values": [{"value": "v"}]}]}

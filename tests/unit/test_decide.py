@@ -7,12 +7,12 @@ import json
 import numpy as np
 import pytest
 
-from tagstream.adapters.memory import MemoryTagger
 from tagstream.core.decide import Decider
 from tagstream.core.events import Tag
 from tagstream.core.ports import MicroBatch, Scores, Span, TextFields
 from tagstream.core.rules import Rules
 from tagstream.core.taxonomy import Taxonomy
+from tests.support.memory import MemoryTagger
 from tests.support.stage import TAXONOMY as STAGE_TAXONOMY
 from tests.support.stage import Stage, event
 

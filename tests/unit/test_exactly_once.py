@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tagstream.adapters.memory import After, MemorySource, MemoryTransactions
 from tagstream.core.errors import StartOver, TransactionAborted, Unavailable
 from tagstream.core.ports import OutRecord, TopicPartition
 from tagstream.stream.offsets import OffsetTracker
+from tests.support.memory import After, MemorySource, MemoryTransactions
 from tests.support.stage import LIMITS, Stage, event, headers
 
 SIZES_AND_PRODUCTS = st.lists(st.tuples(st.integers(1, 30), st.integers(0, 3)), max_size=12)

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from tagstream.adapters.memory import MemorySource
 from tagstream.core.errors import TooManyDeadLetters, Unavailable
 from tagstream.stream.halting import DeadLetterGuard, DeadLetterLimits
+from tests.support.memory import MemorySource
 from tests.support.stage import LIMITS, Stage, event, headers
 
 STRICT = replace(LIMITS, dead_letters=DeadLetterLimits(max_run=5, max_ratio=0.5, window=20))

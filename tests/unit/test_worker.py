@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from tagstream.adapters.memory import After, MemorySource
 from tagstream.core.errors import StoreNotInitialised, TaggingFailed, Unavailable
 from tagstream.core.metrics import Metric
+from tests.support.memory import After, MemorySource
 from tests.support.stage import LIMITS, Stage, deletion, event, headers
 
 

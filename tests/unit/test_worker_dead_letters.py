@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from tagstream.adapters.memory import After
 from tagstream.core.errors import InvalidEvent, Unavailable
 from tagstream.core.ports import MicroBatch, Record, Scores, Span
 from tagstream.stream.outgoing import dead_letter
+from tests.support.memory import After
 from tests.support.stage import Stage, event, headers
 
 

@@ -23,7 +23,6 @@ from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from tagstream.adapters.memory import After, MemorySource, MemoryTransactions
 from tagstream.core.decide import Decider
 from tagstream.core.errors import Overloaded, ReplicaDied, TransactionAborted, Unavailable
 from tagstream.core.ports import OutRecord, Record, TextFields, TopicPartition
@@ -38,6 +37,7 @@ from tests.support.interleaving import (
     PausingTagger,
     Returned,
 )
+from tests.support.memory import After, MemorySource, MemoryTransactions
 from tests.support.stage import LIMITS, TAXONOMY, TOPICS, Stage, deletion, event, headers
 
 EXAMPLES = os.environ.get("TAGSTREAM_TEST_EXAMPLES")

@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from tagstream.adapters.memory import MemorySource
 from tagstream.core.errors import Unavailable
 from tagstream.core.ports import OutRecord, Record
 from tagstream.stream.batching import MicroBatchLimits
 from tagstream.stream.halting import DeadLetterLimits
+from tests.support.memory import MemorySource
 from tests.support.stage import LIMITS, Stage, event, headers
 
 

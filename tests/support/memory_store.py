@@ -6,10 +6,10 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 
-from tagstream.adapters.memory import Faults
 from tagstream.core.errors import StoreNotInitialised
 from tagstream.core.events import ProductTags
 from tagstream.core.ports import Standing, StoreVerdict, Write
+from tests.support.memory import Faults
 
 
 class MemoryStore:
