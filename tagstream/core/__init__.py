@@ -2,6 +2,7 @@
 
 events     ProductEvent, ProductTags, Tag, Event: the contracts of the topics
 ports      what the worker needs from the outside, as protocols, and what passes through them
+records    a record on its way to the event topic, before it has a partition
 taxonomy   groups, values, parents, thresholds, names
 hierarchy  scores and choices that never contradict the tree of values
 decide     scores + taxonomy + what the event says → tags
