@@ -15,8 +15,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -66,10 +64,10 @@ class Opinions(NamedTuple):
         return torch.where(self.has_text[:, None], with_text, IMAGE_ALONE)
 
 
-def named_groups(mentions: npt.NDArray[np.float32], taxonomy: Taxonomy) -> Tensor:
+def named_groups(mentions: Tensor, taxonomy: Taxonomy) -> Tensor:
     """(n, groups) bool: whether a text names any value of a group, from (n, size) mentions."""
-    found = [mentions[:, taxonomy.slices[group.name]].any(axis=1) for group in taxonomy.groups]
-    return torch.from_numpy(np.stack(found, axis=1))
+    columns = [taxonomy.slices[group.name] for group in taxonomy.groups]
+    return torch.stack([(mentions[:, of] > 0).any(dim=1) for of in columns], dim=1)
 
 
 def setting_of(group: Group, setting: Tensor) -> Tensor:

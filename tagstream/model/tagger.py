@@ -67,54 +67,46 @@ class Members:
     def opinions(self, batch: MicroBatch) -> tuple[Opinions, list[ImageUse]]:
         """The members' logits, and what became of each picture: without an image member none is decoded."""
         logits = torch.zeros(len(MEMBERS), len(batch), self.taxonomy.size)
-        mentions = self._mentions.find(batch.texts)
-        has_text = np.zeros(len(batch), bool)
+        mentions = torch.from_numpy(self._mentions.find(batch.texts))
+        has_text = torch.zeros(len(batch), dtype=torch.bool)
         uses: list[ImageUse] = ["none" if image is None else "unusable" for image in batch.images]
         with torch.inference_mode():
             if self.text is not None:
                 prepared = self.text.tower.prepare(batch.texts)
-                has_text = prepared.has_text()
-                logits[TEXT] = self.text(prepared, torch.from_numpy(mentions)).float().cpu()
+                has_text = torch.from_numpy(prepared.has_text())
+                logits[TEXT] = self.text(prepared, mentions).float().cpu()
             if self.image_members is not None and self.frame is not None:
                 pictures, uses = decode_all(batch.images, self.frame, self.device)
-                rows = np.flatnonzero([use == "used" for use in uses])
-                self._score_pictures(self.image_members, pictures, rows, batch, mentions, has_text, logits)
+                used = torch.tensor([use == "used" for use in uses], dtype=torch.bool).nonzero().squeeze(1)
+                chunks = -(-len(used) // PICTURES_AT_ONCE) or 1
+                for some, rows in zip(pictures.tensor_split(chunks), used.tensor_split(chunks), strict=True):
+                    if len(rows):  # not every encoder takes an empty batch
+                        self._score_pictures(some, rows, batch, mentions, has_text, logits)
         has_image = torch.tensor([use == "used" for use in uses], dtype=torch.bool)
-        named = named_groups(mentions, self.taxonomy)
-        return Opinions(logits, torch.from_numpy(has_text), has_image, named), uses
+        return Opinions(logits, has_text, has_image, named_groups(mentions, self.taxonomy)), uses
 
     def _score_pictures(
         self,
-        members: ImageMembers,
         pictures: Tensor,
-        rows: npt.NDArray[np.int64],
+        rows: Tensor,
         batch: MicroBatch,
-        mentions: npt.NDArray[np.float32],
-        has_text: npt.NDArray[np.bool_],
+        mentions: Tensor,
+        has_text: Tensor,
         logits: Tensor,
     ) -> None:
-        """Fill the image and joint member's `logits`. `pictures`: those of the events `rows`."""
-        columns, texts = torch.from_numpy(self.image_columns), None
-        if members.joint is not None:
-            texts = members.joint.text.prepare([batch.texts[row] for row in rows])
-        for places in np.array_split(np.arange(len(rows)), -(-len(rows) // PICTURES_AT_ONCE) or 1):
-            if not len(places):
-                continue  # no picture at all: not every encoder takes an empty batch
-            some = pictures[torch.from_numpy(places).to(pictures.device)]
-            image, joint = members(
-                members.image.tower.prepare(some).rows.to(self.device),
-                None if texts is None else texts.take(places),
-                torch.from_numpy(mentions[rows[places]][:, self.image_columns]),
-                torch.from_numpy(has_text[rows[places]]).to(self.device),
-            )
-            at = torch.from_numpy(rows[places])[:, None]
-            logits[IMAGE][at, columns] = image.float().cpu()
-            if joint is not None:
-                logits[JOINT][at, columns] = joint.float().cpu()
-
-    def with_text(self, text: TextMember) -> Members:
-        """The same members with another text member."""
-        return replace(self, text=text)
+        """Fill the image and joint member's `logits` of the events `rows`, which have these pictures."""
+        members, columns = self.image_members, torch.from_numpy(self.image_columns)
+        assert members is not None
+        texts = [batch.texts[row] for row in rows.tolist()]
+        scores = members(
+            members.image.tower.prepare(pictures).rows.to(self.device),
+            members.joint.text.prepare(texts) if members.joint else None,
+            mentions[rows[:, None], columns],
+            has_text[rows].to(self.device),
+        )
+        for member, of_member in zip((IMAGE, JOINT), scores, strict=True):
+            if of_member is not None:
+                logits[member][rows[:, None], columns] = of_member.float().cpu()
 
     def for_serving(self, device: torch.device) -> Members:
         """A copy that answers the same, faster, on this device."""
@@ -134,12 +126,12 @@ class FusedTagger:
     #: channels or a wrong mean move them by more than 0.2 (a test holds both).
     tolerance = 0.08
 
-    def __init__(self, model_version: str, members: Members, fusion: Fusion, device: torch.device) -> None:
+    def __init__(self, model_version: str, stored: Stored, device: torch.device) -> None:
         self.model_version = model_version
-        self.taxonomy = members.taxonomy
+        self.taxonomy = stored.members.taxonomy
         self.device = device
-        self._members = members.for_serving(device)
-        self._fusion = copy.deepcopy(fusion).eval()
+        self._members = stored.members.for_serving(device)
+        self._fusion = copy.deepcopy(stored.fusion).eval()
 
     @property
     def frame(self) -> Frame | None:
@@ -157,9 +149,8 @@ class FusedTagger:
             scores: npt.NDArray[np.float32] = self._fusion(opinions).numpy()
         return scores, uses
 
-    def answers(self, inputs: MicroBatch) -> tuple[npt.NDArray[np.float32], list[ImageUse]]:
-        """What the golden batch compares: the scores."""
-        return self.score(inputs)
+    #: What the golden batch compares.
+    answers = score
 
 
 class TextConfig(Strict):
@@ -199,64 +190,41 @@ class Stored:
     """A tagger taken apart: what a trainer hands over to be saved, and what a folder holds."""
 
     config: TaggerConfig
-    taxonomy: Taxonomy
-    text: TextMember | None
-    image_members: ImageMembers | None
+    members: Members
     fusion: Fusion
 
     def network(self) -> nn.ModuleDict:
         """The parts that have weights, under the names that these begin with: text, image, joint, fusion."""
-        members = self.image_members
+        image_members = self.members.image_members
         parts = {
-            "text": self.text,
-            "image": members.image if members else None,
-            "joint": members.joint if members else None,
+            "text": self.members.text,
+            "image": image_members.image if image_members else None,
+            "joint": image_members.joint if image_members else None,
             "fusion": self.fusion,
         }
         return nn.ModuleDict({name: part for name, part in parts.items() if part is not None})
 
     def towers(self) -> dict[str, TextTower | ImageTower]:
         """Towers by the prefix of their files' names: text, image, joint."""
-        towers: dict[str, TextTower | ImageTower] = {}
-        if self.text is not None:
-            towers["text"] = self.text.tower
-        if self.image_members is not None:
-            towers["image"] = self.image_members.image.tower
-            if self.image_members.joint is not None:
-                towers["joint"] = self.image_members.joint.text
+        text, image_members = self.members.text, self.members.image_members
+        towers: dict[str, TextTower | ImageTower] = {"text": text.tower} if text else {}
+        if image_members is not None:
+            towers["image"] = image_members.image.tower
+            if image_members.joint is not None:
+                towers["joint"] = image_members.joint.text
         return towers
-
-    def members(self) -> Members:
-        """The members as they answer, on the CPU."""
-        image = self.config.image
-        return Members(
-            self.taxonomy,
-            self.text,
-            self.image_members,
-            columns_of(self.taxonomy, image.groups if image else ()),
-            Frame(image.width, image.height) if image else None,
-        )
-
-
-def assemble(stored: Stored, model_version: str, device: torch.device) -> FusedTagger:
-    """The tagger that serves, from its parts."""
-    return FusedTagger(model_version, stored.members(), stored.fusion, device)
 
 
 def save(
     folder: Path,
     stored: Stored,
+    manifest: Manifest,
     *,
-    model_version: str,
-    dataset_id: str,
-    created: str,
     metrics: Mapping[str, Any],
     card: str,
     evaluation_spec: Mapping[str, Any],
     training_titles: npt.NDArray[np.uint32],
     validation_titles: npt.NDArray[np.uint32],
-    parent: str | None = None,
-    code_revision: str | None = None,
 ) -> None:
     """Write a tagger's folder. `card`: its README.md. `*_titles`: sorted 4-byte hashes of the normalised
     titles of a part; fusion and thresholds are fitted on the validation part.
@@ -265,38 +233,29 @@ def save(
         FileExistsError: the folder is there already; a model version is never edited.
         ValueError: the tagger gives scores that are not finite.
     """
+    towers = stored.towers().items()
+    assets = {f"{prefix}.{name}": file for prefix, of in towers for name, file in of.assets().items()}
     write(
         folder,
-        Manifest(
-            model_version=model_version,
-            dataset_id=dataset_id,
-            parent=parent,
-            training_groups=len(training_titles),
-            code_revision=code_revision,
-            created=created,
-        ),
+        manifest.model_copy(update={"training_groups": len(training_titles)}),
         config=stored.config,
         network=stored.network(),
         files={
-            "taxonomy.json": as_json(stored.taxonomy),
+            "taxonomy.json": as_json(stored.members.taxonomy),
             "metrics.json": as_json(metrics),
             "evaluation_spec.json": as_json(evaluation_spec),
             "README.md": card.encode(),
             "training_groups.npy": as_npy(training_titles),
             "validation_groups.npy": as_npy(validation_titles),
-            **{
-                f"{prefix}.{name}": content
-                for prefix, tower in stored.towers().items()
-                for name, content in tower.assets().items()
-            },
+            **assets,
         },
-        read_back=lambda: assemble(read_stored(folder), model_version, torch.device("cpu")),
+        read_back=lambda: FusedTagger(manifest.model_version, read_stored(folder), torch.device("cpu")),
         dtype=torch.float16,
     )
 
 
 def read_stored(folder: Path) -> Stored:
-    """A tagger's parts, unchecked against manifest and golden batch.
+    """A tagger's parts on the CPU, unchecked against manifest and golden batch.
 
     Raises:
         IncompatibleModel: they do not fit each other or this code, or the folder holds no tagger.
@@ -309,23 +268,21 @@ def read_stored(folder: Path) -> Stored:
         if config.hash_name != HASH_NAME:
             raise IncompatibleModel(f"{folder}: its preprocessing is not the one of this code")
         taxonomy = Taxonomy.model_validate_json((folder / "taxonomy.json").read_bytes())
-        text = None
+        text, image_members, image, frame = None, None, config.image, None
+        columns = columns_of(taxonomy, image.groups if image else ())
         if config.text is not None:
             text = TextMember(_with_files(config.text.tower.build(), folder, "text"), taxonomy.size)
-        stored = Stored(config, taxonomy, text, _image_members(config, taxonomy, folder), Fusion(taxonomy))
+        if image is not None:
+            tower, joint = _with_files(image.tower.build(), folder, "image"), None
+            if config.joint is not None:
+                reads = _with_files(config.joint.text.build(), folder, "joint")
+                joint = JointMember(config.joint, reads, tower, len(columns))
+            image_members = ImageMembers(ImageMember(tower, len(columns)), joint)
+            frame = Frame(image.width, image.height)
+        members = Members(taxonomy, text, image_members, columns, frame)
+        stored = Stored(config, members, Fusion(taxonomy))
         read_weights(folder, stored.network())
     return stored
-
-
-def _image_members(config: TaggerConfig, taxonomy: Taxonomy, folder: Path) -> ImageMembers | None:
-    if config.image is None:
-        return None
-    tower = _with_files(config.image.tower.build(), folder, "image")
-    outputs, joint = len(columns_of(taxonomy, config.image.groups)), None
-    if config.joint is not None:
-        text = _with_files(config.joint.text.build(), folder, "joint")
-        joint = JointMember(config.joint, text, tower, outputs)
-    return ImageMembers(ImageMember(tower, outputs), joint)
 
 
 Tower = TypeVar("Tower", TextTower, ImageTower)

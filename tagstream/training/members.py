@@ -352,8 +352,8 @@ def kept_pictures(folder: Path, data: TrainingSet, recipe: Recipe) -> KeptPictur
             what is held out here, judged by its titles.
     """
     manifest, stored = read_manifest(folder), read_stored(folder)
-    image, wanted = stored.config.image, recipe.image
-    if image is None or stored.image_members is None or wanted is None:
+    image, wanted, members = stored.config.image, recipe.image, stored.members
+    if image is None or members.image_members is None or wanted is None:
         raise ValueError(f"{folder} and the recipe must both have an image member, if its is to be kept")
     if (stored.config.joint, image.tower, Frame(image.width, image.height)) != (
         recipe.joint,
@@ -361,7 +361,7 @@ def kept_pictures(folder: Path, data: TrainingSet, recipe: Recipe) -> KeptPictur
         wanted.frame,
     ):
         raise ValueError(f"the image member of {folder} is not of the recipe's tower, frame and joint member")
-    if _values(stored.taxonomy, image.groups) != _values(data.taxonomy, image_groups(data)):
+    if _values(members.taxonomy, image.groups) != _values(data.taxonomy, image_groups(data)):
         raise ValueError(
             f"the image member of {folder} knows other groups or values than this data has: train it anew"
         )
@@ -373,9 +373,10 @@ def kept_pictures(folder: Path, data: TrainingSet, recipe: Recipe) -> KeptPictur
             "them says nothing: use the products and the seed that it was trained with"
         )
     taught = np.zeros(data.taxonomy.size, np.float32)
-    columns = columns_of(stored.taxonomy, image.groups)
-    taught[columns_of(data.taxonomy, image.groups)] = stored.fusion.taught.float().numpy()[columns]
-    return KeptPictures(manifest.model_version, stored.image_members.float().eval(), titles, taught)
+    taught[columns_of(data.taxonomy, image.groups)] = stored.fusion.taught.float().numpy()[
+        members.image_columns
+    ]
+    return KeptPictures(manifest.model_version, members.image_members.float().eval(), titles, taught)
 
 
 def _values(taxonomy: Taxonomy, groups: tuple[str, ...]) -> list[tuple[str, str, list[str]]]:

@@ -184,7 +184,7 @@ def retaught(
         return trained
     more = replace(data, products=data.products.all_but_test())
     text = train_text(more, trained.recipe, hooks=hooks(how.optimisation) if hooks else None, device=device)
-    return replace(trained, members=trained.members.with_text(text.cpu()), is_retaught=True)
+    return replace(trained, members=replace(trained.members, text=text.cpu()), is_retaught=True)
 
 
 def measure_and_release(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from importlib.metadata import version as installed
 from pathlib import Path
@@ -20,7 +20,8 @@ from tagstream.dataset.training_set import TrainingSet, title_hashes
 from tagstream.dataset.variants import short_titles
 from tagstream.evaluation.figures import Modalities, report, score_rows
 from tagstream.model.fusion import Fusion
-from tagstream.model.tagger import ImageConfig, Members, Stored, TaggerConfig, TextConfig, assemble, save
+from tagstream.model.tagger import FusedTagger, ImageConfig, Members, Stored, TaggerConfig, TextConfig, save
+from tagstream.model.version.format import Manifest
 from tagstream.training.members import KeptPictures, Recipe
 
 LIBRARIES = ("torch", "torchvision", "numpy", "safetensors")
@@ -72,16 +73,18 @@ def release(
     save(
         folder,
         stored,
-        model_version=model_version,
-        dataset_id=data.dataset_id(),
-        created=created.isoformat(),
+        Manifest(
+            model_version=model_version,
+            dataset_id=data.dataset_id(),
+            parent=kept.model_version if kept else None,
+            code_revision=code_revision,
+            created=created.isoformat(),
+        ),
         metrics=metrics,
         card=card(facts, metrics),
         evaluation_spec=data.spec.model_dump(mode="json"),
         training_titles=titles,
         validation_titles=title_hashes(data.products.validation),
-        parent=kept.model_version if kept else None,
-        code_revision=code_revision,
     )
     return folder, metrics
 
@@ -128,13 +131,10 @@ def stored_of(trained: Trained) -> Stored:
         joint=recipe.joint,
         library_versions={name: installed(name) for name in LIBRARIES},
     )
-    return Stored(
-        config=config,
-        taxonomy=trained.taxonomy,
-        text=members.text.cpu() if members.text else None,
-        image_members=members.image_members.cpu() if members.image_members else None,
-        fusion=trained.fusion,
-    )
+    text = members.text.cpu() if members.text else None
+    image_members = members.image_members.cpu() if members.image_members else None
+    members = replace(members, taxonomy=trained.taxonomy, text=text, image_members=image_members)
+    return Stored(config, members, trained.fusion)
 
 
 def write_training_report(
@@ -143,7 +143,7 @@ def write_training_report(
     """The report on the test part, as HTML and PNG; returns the HTML file. `curves` as in `write_report`."""
     from tagstream.evaluation.report import write_report  # matplotlib, of the `train` extra
 
-    tagger = assemble(stored_of(trained), model_version, torch.device("cpu"))
+    tagger = FusedTagger(model_version, stored_of(trained), torch.device("cpu"))
     rows = data.products.test
     return write_report(
         into,
@@ -166,7 +166,7 @@ def trained_members(stored: Stored) -> tuple[str, ...]:
     """The names of the members that a version has."""
     return tuple(
         name
-        for name, member in (("text", stored.text), ("image", stored.image_members))
+        for name, member in (("text", stored.members.text), ("image", stored.members.image_members))
         if member is not None
     )
 
@@ -187,13 +187,13 @@ def _with_langs(group: Group) -> str:
 
 def _measure(stored: Stored, model_version: str, data: TrainingSet, recipe: Recipe) -> dict[str, Any]:
     """Test figures through the serving path, and the training counts that class lists come from."""
-    tagger = assemble(stored, model_version, torch.device("cpu"))
+    tagger = FusedTagger(model_version, stored, torch.device("cpu"))
     modalities = [name for name, there in _MODALITIES.items() if there <= set(trained_members(stored))]
     test = {
         name: report(
             score_rows(tagger, data.titles.test, name),
             data.titles.test,
-            stored.taxonomy,
+            stored.members.taxonomy,
             data.spec.classes,
         ).to_json()
         for name in modalities
@@ -209,7 +209,7 @@ def _measure(stored: Stored, model_version: str, data: TrainingSet, recipe: Reci
         short = short_titles(copies, data.short_titles, data.taxonomy, 1, recipe.seed + 2)
         short = [row for row in short if row.text.title]
         metrics["test_zh"] = {
-            name: report(score_rows(tagger, rows, "text"), rows, stored.taxonomy, {}).to_json()
+            name: report(score_rows(tagger, rows, "text"), rows, stored.members.taxonomy, {}).to_json()
             for name, rows in (("copy", copies), ("short titles", short))
         }
     return metrics

@@ -33,9 +33,10 @@ from tagstream.dataset.training_set import TrainingSet, training_set
 from tagstream.evaluation.figures import report
 from tagstream.model.fusion import Opinions
 from tagstream.model.members import JointConfig
-from tagstream.model.tagger import assemble, save
+from tagstream.model.tagger import FusedTagger, save
 from tagstream.model.towers.image import EfficientNet
 from tagstream.model.towers.sequence import Recurrent, TransformerText, WordEmbeddings
+from tagstream.model.version.format import Manifest
 from tagstream.text.masking import LabelWords
 from tagstream.training.members import ImageTraining, Recipe, TextTraining, train_image, train_text
 from tagstream.training.objectives import LossConfig
@@ -178,9 +179,7 @@ def cost(trained: Trained, data: TrainingSet) -> tuple[float, float]:
         save(
             folder,
             stored,
-            model_version="ablation",
-            dataset_id="",
-            created=datetime.now(UTC).isoformat(),
+            Manifest(model_version="ablation", dataset_id="", created=datetime.now(UTC).isoformat()),
             metrics={},
             card="",
             evaluation_spec={},
@@ -188,7 +187,7 @@ def cost(trained: Trained, data: TrainingSet) -> tuple[float, float]:
             validation_titles=np.empty(0, np.uint32),
         )
         megabytes = (folder / "model.safetensors").stat().st_size / 1e6
-    tagger, threads = assemble(stored, "ablation", torch.device("cpu")), torch.get_num_threads()
+    tagger, threads = FusedTagger("ablation", stored, torch.device("cpu")), torch.get_num_threads()
     torch.set_num_threads(1)
     tagger.score(batch)
     started = time.process_time()

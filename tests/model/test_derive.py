@@ -142,7 +142,7 @@ def test_the_champion_s_child_has_its_weights_and_other_tags(tmp_path: Path) -> 
     registry = Registry(str(BUNDLED))
     base = registry.fetch(registry.champion()[0])
     parts = read_stored(base)
-    edited = edit.rename(parts.taxonomy, "baseColour", "Grey", "Gray")
+    edited = edit.rename(parts.members.taxonomy, "baseColour", "Grey", "Gray")
     edited = edit.retire(edit.merge(edited, "baseColour", "Navy Blue", "Blue"), "baseColour", "Red")
     folder, left_out = derive(base, edited, tmp_path, CREATED)
 
@@ -168,7 +168,7 @@ def test_the_champion_s_child_has_its_weights_and_other_tags(tmp_path: Path) -> 
 def test_the_command_refuses_a_taxonomy_that_changes_nothing(tmp_path: Path) -> None:
     registry = Registry(str(BUNDLED))
     base = registry.fetch(registry.champion()[0])
-    write_taxonomy(tmp_path / "t.json", read_stored(base).taxonomy)
+    write_taxonomy(tmp_path / "t.json", read_stored(base).members.taxonomy)
     result = CliRunner().invoke(
         app, ["derive", str(base), "--taxonomy", str(tmp_path / "t.json"), "--out", str(tmp_path)]
     )

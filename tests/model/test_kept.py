@@ -40,7 +40,7 @@ def test_texts_are_learned_anew_and_the_picture_member_stays_as_it_was(
     trained = threshold(fuse(data, TINY, train_text(data, TINY), kept.image_members, kept.taught))
     folder, metrics = release(tmp_path, data, trained, NOW.replace(hour=4), kept=kept)
 
-    old_half, new_half = read_stored(version).image_members, read_stored(folder).image_members
+    old_half, new_half = read_stored(version).members.image_members, read_stored(folder).members.image_members
     assert old_half is not None
     assert new_half is not None
     stays = new_half.state_dict()

@@ -65,7 +65,7 @@ def said_by_pytorch(folder: Path, batch: MicroBatch) -> np.ndarray:
     for module in stored.network().values():
         module.eval()
     with torch.inference_mode():
-        scores: np.ndarray = stored.fusion(stored.members().opinions(batch)[0]).numpy()
+        scores: np.ndarray = stored.fusion(stored.members.opinions(batch)[0]).numpy()
     return scores
 
 

@@ -34,7 +34,7 @@ from tagstream.dataset.rows import Row
 from tagstream.dataset.training_set import TrainingSet, training_set
 from tagstream.model.members import JointConfig, TextMember
 from tagstream.model.pictures import Frame
-from tagstream.model.tagger import FusedTagger, assemble, read_stored
+from tagstream.model.tagger import FusedTagger, read_stored
 from tagstream.model.towers import ImageTowerConfig, TextTowerConfig
 from tagstream.model.towers.base import Tokens
 from tagstream.model.towers.hashed import HashedNgramBag
@@ -109,7 +109,7 @@ def trained_saved_and_loaded(folder: Path, data: TrainingSet, recipe: Recipe) ->
         return tagger
     # Pictures that a card decodes differ by a grey level here and there, and that moves the scores of
     # networks as small and as briefly taught as these further than a golden batch allows.
-    return assemble(read_stored(saved), saved.name, DEVICE)
+    return FusedTagger(saved.name, read_stored(saved), DEVICE)
 
 
 def share_right(tagger: FusedTagger, rows: list[Row], *, text: bool = True, picture: bool = True) -> float:

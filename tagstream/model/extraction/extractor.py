@@ -97,15 +97,15 @@ class Extractor:
         """Every span of each title's best path, sure or not: what is measured."""
         return [[span for span, _ in spans] for spans in self._find(titles)]
 
-    def answers(self, inputs: MicroBatch) -> tuple[npt.NDArray[np.float16], list[ImageUse]]:
+    def answers(self, batch: MicroBatch) -> tuple[npt.NDArray[np.float16], list[ImageUse]]:
         """What the golden batch compares: (titles, longest, classes), the probability of each class of each
         character before the chain is solved; 0 behind a title's end."""
-        emissions = self._emissions([text.title for text in inputs.texts])
+        emissions = self._emissions([text.title for text in batch.texts])
         longest = max(map(len, emissions), default=0)
         found = np.zeros((len(emissions), longest, bio.classes(self.groups)), np.float16)
         for row, scores in enumerate(emissions):
             found[row, : len(scores)] = torch.from_numpy(scores).softmax(dim=-1).numpy()
-        return found, ["none"] * len(inputs)
+        return found, ["none"] * len(batch)
 
     def _find(self, titles: Sequence[str]) -> list[list[tuple[Labelled, float]]]:
         return [self._best(scores) for scores in self._emissions(titles)]

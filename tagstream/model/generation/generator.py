@@ -99,17 +99,17 @@ class Generator:
                 scores[row, column] = score
         return scores, ["none"] * len(batch)
 
-    def answers(self, inputs: MicroBatch) -> tuple[npt.NDArray[np.float16], list[ImageUse]]:
+    def answers(self, batch: MicroBatch) -> tuple[npt.NDArray[np.float16], list[ImageUse]]:
         """What the golden batch compares: (texts, pieces), the probability of each piece as the first one
         written; 0 for an empty text. Not the tags: of two that are nearly as likely, another machine's
         rounding may write the other one."""
-        found = np.zeros((len(inputs), self.pieces.size), np.float16)
-        for rows, prompts in self._prompts(inputs.texts):
+        found = np.zeros((len(batch), self.pieces.size), np.float16)
+        for rows, prompts in self._prompts(batch.texts):
             with torch.inference_mode():
                 for row, prompt in zip(rows, prompts, strict=True):
                     [logits] = self.network(input_ids=torch.tensor([prompt])).logits
                     found[row] = logits[-1].softmax(dim=-1).numpy()
-        return found, ["none"] * len(inputs)
+        return found, ["none"] * len(batch)
 
     def _written(self, texts: Sequence[TextFields]) -> list[list[tuple[int, float]]]:
         answers: list[list[tuple[int, float]]] = [[] for _ in texts]

@@ -22,7 +22,7 @@ from pathlib import Path
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.taxonomy import Group, Taxonomy, Value, versioned
 from tagstream.model.tagger import read_stored, save
-from tagstream.model.version.format import read_manifest, read_title_hashes
+from tagstream.model.version.format import Manifest, read_manifest, read_title_hashes
 from tagstream.text.mentions import longer_names
 
 
@@ -39,25 +39,28 @@ def derive(
     """
     manifest = read_manifest(base)
     stored = read_stored(base)
-    taxonomy, left_out = relabelled(stored.taxonomy, edited)
-    if taxonomy.content_hash() == stored.taxonomy.content_hash():
+    taxonomy, left_out = relabelled(stored.members.taxonomy, edited)
+    if taxonomy.content_hash() == stored.members.taxonomy.content_hash():
         raise IncompatibleModel(f"{base}: the taxonomy changes nothing that this model gives")
-    model_version = f"{manifest.model_version}-{taxonomy.taxonomy_version[:6]}"
+    parent = manifest.model_version
+    child = Manifest(
+        model_version=f"{parent}-{taxonomy.taxonomy_version[:6]}",
+        dataset_id=manifest.dataset_id,
+        parent=parent,
+        code_revision=code_revision,
+        created=created.isoformat(),
+    )
     metrics = json.loads((base / "metrics.json").read_bytes())
-    folder = root / model_version
+    folder = root / child.model_version
     save(
         folder,
-        replace(stored, taxonomy=taxonomy),
-        model_version=model_version,
-        dataset_id=manifest.dataset_id,
-        created=created.isoformat(),
-        metrics={**metrics, "measured_on": metrics.get("measured_on", manifest.model_version)},
-        card=_card((base / "README.md").read_text(encoding="utf-8"), model_version, manifest.model_version),
+        replace(stored, members=replace(stored.members, taxonomy=taxonomy)),
+        child,
+        metrics={**metrics, "measured_on": metrics.get("measured_on", parent)},
+        card=_card((base / "README.md").read_text(encoding="utf-8"), child.model_version, parent),
         evaluation_spec=json.loads((base / "evaluation_spec.json").read_bytes()),
         training_titles=read_title_hashes(base, "training"),
         validation_titles=read_title_hashes(base, "validation"),
-        parent=manifest.model_version,
-        code_revision=code_revision,
     )
     return folder, left_out
 

@@ -9,7 +9,7 @@ import torch
 from tagstream.core.errors import IncompatibleModel
 from tagstream.model.extraction.extractor import Extractor, read_extractor
 from tagstream.model.generation.generator import Generator, read_generator
-from tagstream.model.tagger import FusedTagger, assemble, read_stored
+from tagstream.model.tagger import FusedTagger, read_stored
 from tagstream.model.version import golden
 from tagstream.model.version.format import GOLDEN, read_config, read_manifest
 
@@ -51,7 +51,7 @@ def load_any(folder: Path, device: str = "auto") -> FusedTagger | Generator | Ex
         case _:
             if device == "auto":
                 device = "cuda" if torch.cuda.is_available() else "cpu"
-            model = assemble(read_stored(folder), model_version, torch.device(device))
+            model = FusedTagger(model_version, read_stored(folder), torch.device(device))
     if not isinstance(model, Extractor) or (folder / GOLDEN).is_file():  # extractors of format 1 have none
         golden.check(folder / GOLDEN, model)
     return model

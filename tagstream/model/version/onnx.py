@@ -19,7 +19,7 @@ computed as gather, scale and index_add: ONNX has no embedding bag.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.events import ImageUse
 from tagstream.core.ports import MicroBatch
-from tagstream.model.fusion import IMAGE, JOINT, MEMBERS, TEXT, Opinions
+from tagstream.model.fusion import IMAGE, JOINT, MEMBERS, TEXT, Opinions, named_groups
 from tagstream.model.pictures import decode_all
 from tagstream.model.tagger import Stored, read_stored
 from tagstream.model.towers.base import Features, Parts, Prepared, TextTower, Tokens
@@ -63,7 +63,7 @@ def export(folder: Path, out: Path) -> float:
     """
     manifest, stored = read_manifest(folder), read_stored(folder)
     inputs = golden.read(folder / "golden.npz")[0]
-    prepared, _ = _Preparing(stored)(inputs)
+    prepared, _ = _prepare(stored, Mentions(stored.members.taxonomy), inputs)
     graph = _Graph(stored).eval()
     names = tuple(prepared)
     with _without_fast_path(), torch.no_grad():
@@ -83,21 +83,16 @@ def export(folder: Path, out: Path) -> float:
     scratch = out.with_name(f"{out.name}.part")
     program.save(str(scratch), external_data=False)
     try:
-        gap = _gap(folder, stored, scratch, inputs)
+        found, _ = OnnxTagger(folder, scratch).score(inputs)
+        with torch.inference_mode():  # the graph has put the members into evaluation mode
+            expected = stored.fusion(stored.members.opinions(inputs)[0]).numpy()
+        gap = float(np.abs(found - expected).max())
         if not gap <= TOLERANCE:
             raise IncompatibleModel(f"{folder}: ONNX and PyTorch differ by {gap:.4f} in a score")
         scratch.replace(out)
     finally:
         scratch.unlink(missing_ok=True)
     return gap
-
-
-def _gap(folder: Path, stored: Stored, graph: Path, inputs: MicroBatch) -> float:
-    with torch.inference_mode():
-        members = stored.members()  # in evaluation mode since the graph took them
-        expected = stored.fusion(members.opinions(inputs)[0]).numpy()
-    found, _ = OnnxTagger(folder, graph).score(inputs)
-    return float(np.abs(found - expected).max())
 
 
 class OnnxTagger:
@@ -107,57 +102,48 @@ class OnnxTagger:
         """Raises IncompatibleModel where the graph is another version's."""
         import onnxruntime
 
-        manifest, stored = read_manifest(folder), read_stored(folder)
-        self.model_version, self.taxonomy = manifest.model_version, stored.taxonomy
+        self.model_version, self._stored = read_manifest(folder).model_version, read_stored(folder)
+        self.taxonomy = self._stored.members.taxonomy
+        self._mentions = Mentions(self.taxonomy)
         self._session = onnxruntime.InferenceSession(str(graph), providers=["CPUExecutionProvider"])
         found = self._session.get_modelmeta().custom_metadata_map.get(_VERSION)
         if found != self.model_version:
             raise IncompatibleModel(f"{graph} is of {found}, {folder} is {self.model_version}")
-        self._prepare = _Preparing(stored)
 
     def score(self, batch: MicroBatch) -> tuple[npt.NDArray[np.float32], list[ImageUse]]:
         """As `FusedTagger.score`."""
-        prepared, uses = self._prepare(batch)
+        prepared, uses = _prepare(self._stored, self._mentions, batch)
         needed = {node.name for node in self._session.get_inputs()}
         feed = {name: tensor.numpy() for name, tensor in prepared.items() if name in needed}
         scores: npt.NDArray[np.float32] = self._session.run(["scores"], feed)[0]
         return scores, uses
 
 
-class _Preparing:
-    """A micro-batch → the graph's inputs by name, and what became of each picture."""
-
-    def __init__(self, stored: Stored) -> None:
-        self._towers, self._frame = stored.towers(), stored.members().frame
-        self._mentions = Mentions(stored.taxonomy)
-
-    def __call__(self, batch: MicroBatch) -> tuple[Inputs, list[ImageUse]]:
-        made: Inputs = {"mentions": torch.from_numpy(self._mentions.find(batch.texts))}
-        for prefix, tower in self._towers.items():
-            if isinstance(tower, TextTower):
-                prepared = _prepared(tower, batch)
-                made |= {f"{prefix}.{name}": tensor for name, tensor in _tensors(prepared).items()}
-                if prefix == "text":
-                    made["has_text"] = torch.from_numpy(prepared.has_text())
-        uses: list[ImageUse] = ["none" if image is None else "unusable" for image in batch.images]
-        if self._frame is not None:
-            decoded, uses = decode_all(batch.images, self._frame)
-            there = torch.tensor([use == "used" for use in uses], dtype=torch.bool)
-            pictures = torch.zeros(len(batch), 3, self._frame.height, self._frame.width, dtype=torch.uint8)
-            pictures[there] = decoded
-            made |= {"pictures": pictures, "has_image": there}
-        return made, uses
-
-
-def _prepared(tower: TextTower, batch: MicroBatch) -> Prepared:
-    """Frozen encoders of torch run in the graph: it gets their tokens."""
-    return tower.tokens(batch.texts) if isinstance(tower, HuggingFaceTower) else tower.prepare(batch.texts)
+def _prepare(stored: Stored, mentions: Mentions, batch: MicroBatch) -> tuple[Inputs, list[ImageUse]]:
+    """The graph's inputs by name, and what became of each picture."""
+    made: Inputs = {"mentions": torch.from_numpy(mentions.find(batch.texts))}
+    for prefix, tower in stored.towers().items():
+        if isinstance(tower, TextTower):
+            # A frozen encoder of torch runs in the graph, which gets its tokens.
+            reads = tower.tokens if isinstance(tower, HuggingFaceTower) else tower.prepare
+            prepared = reads(batch.texts)
+            made |= {f"{prefix}.{name}": tensor for name, tensor in _tensors(prepared).items()}
+            if prefix == "text":
+                made["has_text"] = torch.from_numpy(prepared.has_text())
+    uses: list[ImageUse] = ["none" if image is None else "unusable" for image in batch.images]
+    if (frame := stored.members.frame) is not None:
+        decoded, uses = decode_all(batch.images, frame)
+        there = torch.tensor([use == "used" for use in uses], dtype=torch.bool)
+        pictures = torch.zeros(len(batch), 3, frame.height, frame.width, dtype=torch.uint8)
+        pictures[there] = decoded
+        made |= {"pictures": pictures, "has_image": there}
+    return made, uses
 
 
 def _tensors(prepared: Prepared) -> Inputs:
     if isinstance(prepared, Bags):
-        rows, counts = torch.from_numpy(prepared.rows), torch.from_numpy(prepared.counts)
-        return {"buckets": torch.from_numpy(prepared.buckets), "counts": counts, "rows": rows}
+        arrays = {"buckets": prepared.buckets, "counts": prepared.counts, "rows": prepared.rows}
+        return {name: torch.from_numpy(array) for name, array in arrays.items()}
     if isinstance(prepared, Tokens):
         return {"ids": prepared.ids, "there": prepared.there}
     assert isinstance(prepared, Features)
@@ -178,14 +164,14 @@ class _Graph(nn.Module):
 
     def __init__(self, stored: Stored) -> None:
         super().__init__()
-        self.taxonomy, self.fusion = stored.taxonomy, stored.fusion
-        self.text, self.image_members = stored.text, stored.image_members
+        self.taxonomy, self.fusion = stored.members.taxonomy, stored.fusion
+        self.text, self.image_members = stored.members.text, stored.members.image_members
         for tower in stored.towers().values():
             if isinstance(tower, WordsTower) and isinstance(tower.config, Recurrent):
                 raise ValueError("recurrent text towers have no ONNX form: packed sequences have no operator")
-        columns = stored.members().image_columns
+        columns = stored.members.image_columns
         # Outputs of the picture's heads, one column of zeros behind them → the taxonomy's columns.
-        place = np.full(stored.taxonomy.size, len(columns), np.int64)
+        place = np.full(self.taxonomy.size, len(columns), np.int64)
         place[columns] = np.arange(len(columns))
         self.register_buffer("place", torch.from_numpy(place))
         self.register_buffer("image_columns", torch.from_numpy(columns))
@@ -203,8 +189,7 @@ class _Graph(nn.Module):
             logits[IMAGE] = self._placed(image, has_image)
             if joint is not None:
                 logits[JOINT] = self._placed(joint, has_image)
-        slices = [self.taxonomy.slices[group.name] for group in self.taxonomy.groups]
-        named = torch.stack([(mentions[:, columns] > 0).any(dim=1) for columns in slices], dim=1)
+        named = named_groups(mentions, self.taxonomy)
         scores: Tensor = self.fusion(Opinions(torch.stack(logits), has_text, has_image, named))
         return scores
 
@@ -216,11 +201,13 @@ class _Graph(nn.Module):
         features: Tensor = member.tower.features(inputs["pictures"])  # type: ignore[operator]
         if joint is None:
             return member.of_features(features), None
-        text, image = Parts.one(_features(joint.text, inputs, "joint")), Parts.one(features)
-        if joint.config.kind == "cross-attention":
-            text = _parts(joint.text, inputs, "joint")
-            if member.tower.has_parts:
-                image = member.tower.sequence(inputs["pictures"])
+        image = Parts.one(features)
+        if (attends := joint.config.kind == "cross-attention") and member.tower.has_parts:
+            image = member.tower.sequence(inputs["pictures"])
+        if attends and not isinstance(joint.text, HashedNgramTower):
+            text = joint.text.sequence(_read(inputs, "joint"))
+        else:
+            text = Parts.one(_features(joint.text, inputs, "joint"))
         has_image = torch.ones_like(has_text)
         logits = joint.of_parts(text, image, mentions[:, self.image_columns], has_text, has_image)
         return member.of_features(features), logits
@@ -231,30 +218,20 @@ class _Graph(nn.Module):
         return torch.where(there[:, None], padded[:, self.place], 0.0)
 
 
-def _features(tower: TextTower, inputs: Mapping[str, Tensor], prefix: str) -> Tensor:
-    if isinstance(tower, HashedNgramTower):
-        return _bag(tower.bag.weight, inputs, prefix)
-    features: Tensor = tower(_read(inputs, prefix))
-    return features
-
-
-def _parts(tower: TextTower, inputs: Mapping[str, Tensor], prefix: str) -> Parts:
-    if isinstance(tower, HashedNgramTower):
-        return Parts.one(_bag(tower.bag.weight, inputs, prefix))
-    return tower.sequence(_read(inputs, prefix))
-
-
-def _read(inputs: Mapping[str, Tensor], prefix: str) -> Prepared:
-    if f"{prefix}.ids" in inputs:
-        return Tokens(inputs[f"{prefix}.ids"], inputs[f"{prefix}.there"])
-    return Features(inputs[f"{prefix}.features"])
-
-
-def _bag(weight: Tensor, inputs: Mapping[str, Tensor], prefix: str) -> Tensor:
-    """The sum of each text's n-grams' rows, each times its weight."""
+def _features(tower: TextTower, inputs: Inputs, prefix: str) -> Tensor:
+    if not isinstance(tower, HashedNgramTower):
+        features: Tensor = tower(_read(inputs, prefix))
+        return features
+    weight = tower.bag.weight
     scaled = weight[inputs[f"{prefix}.buckets"]] * inputs[f"{prefix}.counts"][:, None]
     empty = torch.zeros(inputs["mentions"].shape[0], weight.shape[1])
     return empty.index_add(0, inputs[f"{prefix}.rows"], scaled)
+
+
+def _read(inputs: Inputs, prefix: str) -> Prepared:
+    if f"{prefix}.ids" in inputs:
+        return Tokens(inputs[f"{prefix}.ids"], inputs[f"{prefix}.there"])
+    return Features(inputs[f"{prefix}.features"])
 
 
 @contextmanager
