@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from tagstream.training.sources import Sources
+from tagstream.training.recipe import Sources
 
 Data = Annotated[Path, typer.Option(help="dataset.toml, or a products file, or a folder with one of them")]
 Extra = Annotated[

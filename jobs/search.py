@@ -33,7 +33,7 @@ def main(
     """Search the text member's hyper-parameters and write the best recipe."""
     try:
         start = Recipe.read(recipe, settings or (), seed)
-        rows, found = sources(data, extra, taxonomy).read(start.seed)
+        rows, found = sources(data, extra, taxonomy).read(start.seed, start.limit)
         for line in found:
             print(line)
         ray.init(ignore_reinit_error=True)

@@ -20,7 +20,6 @@ from tagstream.core.taxonomy import Taxonomy
 from tagstream.dataset.rows import Row
 from tagstream.dataset.targets import FloatArray
 from tagstream.evaluation import plots
-from tagstream.evaluation.comparison import Comparison
 from tagstream.evaluation.figures import (
     Classes,
     Counts,
@@ -31,28 +30,6 @@ from tagstream.evaluation.figures import (
     values_of,
 )
 from tagstream.evaluation.measures import Judged
-from tagstream.evaluation.tables import page
-
-
-def write_comparison(folder: Path, comparison: Comparison) -> None:
-    """index.html with the tables, and a folder a model with the report on the first slice."""
-    folder.mkdir(parents=True, exist_ok=True)
-    links = {}
-    for one in comparison.first:
-        name = one.candidate.name
-        write_report(
-            folder / name,
-            [],
-            one.scores,
-            one.rows,
-            one.candidate.tagger.taxonomy,
-            one.candidate.counts,
-            classes=comparison.classes,
-            title=name,
-            facts=comparison.facts,
-        )
-        links[f"the report on {name}"] = f"{name}/report.html"
-    (folder / "index.html").write_text(page(comparison, links), encoding="utf-8")
 
 
 def write_report(

@@ -57,11 +57,7 @@ def run_evaluation(
         text = json.dumps(null_for_nan(found.to_json()), ensure_ascii=False, indent=1)
         json_out.write_text(text + "\n", encoding="utf-8")
     if report is not None and isinstance(found, Comparison):
-        try:
-            from tagstream.evaluation.report import write_comparison  # matplotlib and jinja2
-        except ModuleNotFoundError as error:
-            raise ValueError(f"--report needs the `train` extra: {error}") from error
-        write_comparison(report, found)
+        _write_report(report, found)
 
 
 def candidate(folder: Path) -> Candidate:
@@ -72,6 +68,30 @@ def candidate(folder: Path) -> Candidate:
     name, tagger = read_manifest(folder).model_version, load(folder)
     counts = json.loads((folder / "metrics.json").read_bytes()).get("training_counts", {})
     return Candidate(name, tagger, counts, titles)
+
+
+def _write_report(folder: Path, comparison: Comparison) -> None:
+    """index.html with the tables, and a folder a model with the report on the first slice."""
+    try:
+        from tagstream.evaluation.report import write_report  # matplotlib and jinja2
+    except ModuleNotFoundError as error:
+        raise ValueError(f"--report needs the `train` extra: {error}") from error
+    links = {}
+    for one in comparison.first:
+        name, tagger, counts = one.candidate.name, one.candidate.tagger, one.candidate.counts
+        write_report(
+            folder / name,
+            [],
+            one.scores,
+            one.rows,
+            tagger.taxonomy,
+            counts,
+            classes=comparison.classes,
+            title=name,
+            facts=comparison.facts,
+        )
+        links[f"the report on {name}"] = f"{name}/report.html"
+    (folder / "index.html").write_text(tables.page(comparison, links), encoding="utf-8")
 
 
 def _compare_extractors(data: Path, models: Sequence[str]) -> SpanComparison:

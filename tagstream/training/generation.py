@@ -37,9 +37,9 @@ from tagstream.model.generation.network import Size, from_folder, from_scratch
 from tagstream.model.generation.pieces import Pieces, adopt, learn
 from tagstream.model.towers.image import native_bf16
 from tagstream.model.version.load import load
+from tagstream.training.fusion import with_thresholds
 from tagstream.training.loop import Hooks, Optimisation, Step, by_length, fit
 from tagstream.training.progress import Run
-from tagstream.training.thresholds import with_thresholds
 
 #: Of the tokens between tags in the loss: which group comes next is chance, and chance teaches nothing.
 ORDER_WEIGHT = 0.1

@@ -42,6 +42,7 @@ from tagstream.model.towers import ImageTowerConfig, TextTowerConfig
 from tagstream.model.towers.hashed import HashedNgramBag
 from tagstream.model.towers.image import EfficientNet
 from tagstream.model.version.format import read_manifest, read_title_hashes
+from tagstream.training.fusion import Thresholds
 from tagstream.training.loop import Hooks, Optimisation, Share, fit
 from tagstream.training.objectives import (
     ImageObjective,
@@ -50,7 +51,6 @@ from tagstream.training.objectives import (
     pretrain,
     refresh_statistics,
 )
-from tagstream.training.thresholds import Thresholds
 
 log = logging.getLogger("tagstream.train")
 
@@ -104,11 +104,13 @@ class ImageTraining(_Strict):
 class Recipe(_Strict):
     """Everything that a training run chooses. A member that is None is left out: text only, image only.
 
+    limit             at most so many rows of each file are read
     checkpoint_steps  steps between the checkpoints of a named run; 0: one after each epoch
     provenance        a Markdown file for the model card: the licences and limits of what is learned from
     """
 
     seed: int = 0
+    limit: int | None = Field(default=None, gt=0)
     text: TextTraining | None = TextTraining()
     image: ImageTraining | None = ImageTraining()
     joint: JointConfig | None = None

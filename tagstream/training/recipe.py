@@ -16,13 +16,21 @@ import torch
 
 from tagstream.core.ports import MicroBatch
 from tagstream.core.taxonomy import columns_of
+from tagstream.dataset.columns import Columns
+from tagstream.dataset.description import read_dataset
 from tagstream.dataset.rows import unknown_labels
 from tagstream.dataset.targets import targets
-from tagstream.dataset.training_set import TrainingSet, image_groups, pictures_a_value
+from tagstream.dataset.training_set import (
+    TrainingSet,
+    image_groups,
+    pictures_a_value,
+    read_training_set,
+)
 from tagstream.dataset.variants import masked_rows, short_titles
 from tagstream.model.members import ImageMembers, TextMember
 from tagstream.model.tagger import Members
-from tagstream.training.fusion import fit_fusion
+from tagstream.taxonomy.files import read_taxonomy
+from tagstream.training.fusion import fit_fusion, with_thresholds
 from tagstream.training.loop import Hooks, Optimisation
 from tagstream.training.members import (
     KeptPictures,
@@ -34,8 +42,25 @@ from tagstream.training.members import (
 )
 from tagstream.training.progress import Checkpoints, Run, Validation
 from tagstream.training.release import Trained, release, write_training_report
-from tagstream.training.sources import Sources
-from tagstream.training.thresholds import with_thresholds
+
+
+@dataclass(frozen=True)
+class Sources:
+    """`data`: a dataset.toml, a products file, or a folder with one. `extra`: further ones, whose products
+    are trained on only. `taxonomy`: a file that goes before the one of the data set. `columns`: of products.
+    """
+
+    data: str
+    extra: tuple[str, ...] = ()
+    taxonomy: str | None = None
+    columns: Columns | None = None
+
+    def read(self, seed: int, limit: int | None = None) -> tuple[TrainingSet, list[str]]:
+        """As `read_training_set`, and what it raises."""
+        dataset = read_dataset(Path(self.data), self.columns)
+        extra = [read_dataset(Path(source), self.columns) for source in self.extra]
+        file = Path(self.taxonomy) if self.taxonomy else dataset.taxonomy
+        return read_training_set(dataset, seed, read_taxonomy(file) if file else None, extra, limit)
 
 
 @dataclass(frozen=True)
@@ -80,7 +105,7 @@ def make_version(order: Order, run: Run, device: torch.device) -> Path | None:
 
 def read_and_split(order: Order, run: Run) -> TrainingSet:
     """The labelled rows, cut into training, validation and test by near-duplicate group."""
-    data, found = order.sources.read(order.recipe.seed)
+    data, found = order.sources.read(order.recipe.seed, order.recipe.limit)
     for line in (*described(data), *found):
         run.say(line)
     return data

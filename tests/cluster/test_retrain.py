@@ -21,9 +21,8 @@ from tagstream.dataset.training_set import TrainingSet
 from tagstream.training.members import Recipe, batch_that_fits, largest_power_of_two, train_image, train_text
 from tagstream.training.on_ray import MlflowRun
 from tagstream.training.progress import Checkpoints, Validation
-from tagstream.training.recipe import described, fuse, identity, suited, threshold
+from tagstream.training.recipe import Sources, described, fuse, identity, suited, threshold
 from tagstream.training.search import SPACE
-from tagstream.training.sources import Sources
 
 ROOT = Path(__file__).resolve().parents[2]
 COLOURS = {"Red": (200, 30, 30), "Blue": (30, 40, 200), "Green": (30, 160, 40)}

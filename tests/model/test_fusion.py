@@ -15,8 +15,7 @@ from tagstream.model.fusion import (
     Fusion,
     Opinions,
 )
-from tagstream.training.fusion import fit_fusion
-from tagstream.training.thresholds import Thresholds, with_thresholds
+from tagstream.training.fusion import Thresholds, fit_fusion, with_thresholds
 
 ROWS = 400
 COLOURS = ("Red", "Blue", "Green")
