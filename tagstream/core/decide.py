@@ -173,7 +173,7 @@ def tag_write(
     """The new state of a tagged product."""
     product = ProductTags(
         product_id=event.product.product_id,
-        revision=0,
+        revision=0,  # the store counts
         event_version=event.event_version,
         model_version=scores.model_version,
         model_generation=scores.model_generation,

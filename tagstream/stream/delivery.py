@@ -67,17 +67,17 @@ class Delivery(ABC):
             TransactionAborted: readers see nothing of it. The next call sends it again.
         """
 
-    @abstractmethod
     def handover_offset(self, partition: TopicPartition, in_flight: Iterable[Entry]) -> int:
         """The offset up to which this worker must finish before it hands the partition over. Stopping
         earlier would publish twice. `in_flight`: its entries of any partition."""
+        return 0
 
-    @abstractmethod
     def suspects(
         self, partition: TopicPartition, in_flight: Iterable[Entry]
     ) -> list[tuple[str, Mark | None]]:
         """Products of a lost partition that may have been published after the next owner published them, and
         what was published last, if anything was."""
+        return []
 
     @property
     def holds_outputs(self) -> bool:
@@ -219,8 +219,8 @@ class ExactlyOnce(Delivery):
     2. its record waits beside its offset, which is done (`done`)
     3. one transaction publishes the records of exactly the offsets that it commits (`commit`)
 
-    A crash before the end of 3 repeats the event; no reader at `read_committed` has seen its record. The
-    group fences a consumer that lost its partition, so nothing late can be published.
+    A crash before the end of 3 repeats the event; no reader at `read_committed` has seen its record. So a
+    hand-over need not wait. The group fences a consumer that lost its partition, so nothing comes late.
     """
 
     def __init__(self, transactions: Transactions, limits: WorkerLimits, now_s: float) -> None:
@@ -249,16 +249,6 @@ class ExactlyOnce(Delivery):
         while self._transact(partitions):
             pass
         self.last_commit_failed = False
-
-    def handover_offset(self, partition: TopicPartition, in_flight: Iterable[Entry]) -> int:
-        """0: what is not committed is not visible, so the next owner repeats nothing."""
-        return 0
-
-    def suspects(
-        self, partition: TopicPartition, in_flight: Iterable[Entry]
-    ) -> list[tuple[str, Mark | None]]:
-        """None: what comes late is refused."""
-        return []
 
     @property
     def holds_outputs(self) -> bool:
