@@ -1,7 +1,6 @@
 """What everything is made of: contracts, decisions, errors. Pure: no clock, no network, no framework.
 
 events     ProductEvent, ProductTags, Tag, Event: the contracts of the topics
-records    a record on its way to the event topic
 ports      what the worker needs from the outside, as protocols, and what passes through them
 records    a record on its way to the event topic, before it has a partition
 taxonomy   groups, values, parents, thresholds, names
