@@ -22,7 +22,7 @@ import typer
 
 from tagstream.adapters.registry import BUNDLED, Registry
 from tagstream.core.errors import TagstreamError
-from tagstream.evaluation.slices import SLICES
+from tagstream.evaluation.comparison import SLICES
 from tagstream.ops.evaluate import run_evaluation
 
 Named = StrEnum("Named", {name: name for name in SLICES})  # type: ignore[misc]

@@ -1,5 +1,10 @@
-"""Model versions side by side on every slice, and their differences.
+"""Model versions side by side on every slice of the rows, and their differences.
 
+    both         text and picture                    masked-both  … the words that name labels hidden
+    text         every row with a text               masked-text  … text alone, those words hidden
+    image        every row whose picture decodes
+
+A text of nothing but label words becomes a missing text, and its row stays in the masked slices.
 Intervals: 95 % bootstrap over near-duplicate groups; versions are compared over the same draws.
 """
 
@@ -8,21 +13,105 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from tagstream.core.events import ImageUse
+from tagstream.core.language import language_of
+from tagstream.core.taxonomy import Taxonomy
 from tagstream.dataset.rows import Row
-from tagstream.dataset.split import CLASS_MIN_ROWS, EvaluationSpec
-from tagstream.evaluation.figures import Classes, Json, ToJson, mean_of
-from tagstream.evaluation.measures import Floats, interval
-from tagstream.evaluation.slices import (
-    SINGLE_MEASURES,
-    SLICES,
-    Candidate,
-    EmptySlice,
-    Measured,
-    mean_draws,
-    measure_slice,
+from tagstream.dataset.split import (
+    CLASS_MIN_ROWS,
+    EvaluationSpec,
+    near_duplicate_groups,
+    normalised_title,
 )
-from tagstream.text.masking import label_words
+from tagstream.dataset.targets import FloatArray
+from tagstream.dataset.training_set import title_hash
+from tagstream.evaluation import figures, measures, tag_sets
+from tagstream.evaluation.figures import Classes, Figures, Json, PartFigures, ToJson, ValueFigures, mean_of
+from tagstream.evaluation.measures import Floats, Interval, Judged, interval
+from tagstream.text.masking import LabelWords, label_words
+
+
+class Slice(NamedTuple):
+    modalities: figures.Modalities
+    masked: bool
+
+
+SLICES = {
+    "both": Slice("both", False),
+    "text": Slice("text", False),
+    "image": Slice("image", False),
+    "masked-both": Slice("both", True),
+    "masked-text": Slice("text", True),
+}
+#: Bounds the memory of a bootstrap over many rows to some 100 MB.
+WEIGHTS_AT_ONCE = 4_000_000
+#: Figures of single-choice groups whose means have intervals too.
+SINGLE_MEASURES = {
+    "accuracy": measures.accuracy_of,
+    "macro_f1": measures.macro_f1_of,
+    "ece": measures.calibration_of,
+    "coverage_at_90": measures.coverage_of,
+}
+#: Group → (draws,).
+Drawn = Mapping[str, Floats]
+
+
+class EmptySlice(ValueError):
+    """No row has what the slice looks at, or none has a label of a group that the taggers know."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A model version to be measured.
+
+    `counts`: its training rows by group and value. `titles`: hashes of the titles that it was trained or
+    fitted on; None where the version does not list them.
+    """
+
+    name: str
+    tagger: figures.Scorer
+    counts: figures.Counts
+    titles: npt.NDArray[np.uint32] | None = None
+
+    def trained_on(self, rows: Sequence[Row]) -> int | None:
+        """How many rows have a title that it was trained or fitted on: figures over them flatter."""
+        if self.titles is None:
+            return None
+        titles = [normalised_title(row.text.title) for row in rows]
+        return int(np.isin([title_hash(title) for title in titles if title], self.titles).sum())
+
+
+@dataclass(frozen=True)
+class SliceFigures(Figures):
+    """Figures of one candidate on one slice.
+
+    `pictures`: rows by what became of their picture. `values`: group → value → figures. `tags`: F1 over all
+    tags, and the edit distance if the tagger writes them. `languages`: None where all rows have the same.
+    """
+
+    pictures: Mapping[ImageUse, int]
+    intervals: Mapping[str, Interval]
+    by_frequency: Mapping[str, PartFigures]
+    values: Mapping[str, Mapping[str, ValueFigures]]
+    tags: Mapping[str, float]
+    languages: Mapping[str, Figures] | None = None
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One candidate on one slice: the slice's rows, their scores and figures. `drawn`: of each measure."""
+
+    slice: str
+    candidate: Candidate
+    rows: Sequence[Row]
+    scores: FloatArray
+    drawn: Mapping[str, Drawn]
+    figures: SliceFigures
 
 
 @dataclass(frozen=True)
@@ -32,10 +121,6 @@ class Gap(ToJson):
     difference: float
     low: float
     high: float
-
-    @classmethod
-    def of(cls, difference: float, drawn: Floats) -> Gap:
-        return cls(difference, *interval(difference, drawn))
 
 
 @dataclass(frozen=True)
@@ -80,22 +165,11 @@ class Comparison:
     @property
     def facts(self) -> dict[str, str | bool | None]:
         """What the figures of the first slice were made with."""
-        return {
-            **SLICES[self.first[0].slice]._asdict(),
-            "mask_hash": self.mask_hash,
-            "spec_hash": self.spec_hash,
-        }
+        made_with = SLICES[self.first[0].slice]._asdict()
+        return {**made_with, "mask_hash": self.mask_hash, "spec_hash": self.spec_hash}
 
     def to_json(self) -> dict[str, Json]:
         """The first candidate's first slice at the top; everything in `models` and `differences`."""
-        models: list[dict[str, Json]] = [
-            {
-                "model_version": candidate.name,
-                "rows_with_a_title_trained_on": self.trained_on[place],
-                "slices": {name: of[place].figures.to_json() for name, of in self.slices.items()},
-            }
-            for place, candidate in enumerate(self.candidates)
-        ]
         return {
             "model_version": self.candidates[0].name,
             **self.facts,
@@ -103,7 +177,14 @@ class Comparison:
             "rows_with_a_title_trained_on": self.trained_on[0],
             **self.first[0].figures.to_json(),
             "slices_left_out": self.left_out,
-            "models": models,
+            "models": [
+                {
+                    "model_version": candidate.name,
+                    "rows_with_a_title_trained_on": self.trained_on[place],
+                    "slices": {name: of[place].figures.to_json() for name, of in self.slices.items()},
+                }
+                for place, candidate in enumerate(self.candidates)
+            ],
             "differences": [of.to_json() for of in self.differences],
         }
 
@@ -158,21 +239,144 @@ def compare(
     )
 
 
+def measure_slice(
+    name: str,
+    candidates: Sequence[Candidate],
+    rows: Sequence[Row],
+    classes: Classes,
+    words: LabelWords,
+    rounds: int = measures.ROUNDS,
+) -> list[Measured]:
+    """Every candidate on the same rows of this slice.
+
+    Raises:
+        EmptySlice: nothing would be measured; the message names the reason.
+    """
+    modalities, masked = SLICES[name]
+    rows = [row for row in rows if _takes_part(row, modalities)]
+    if not rows:
+        raise EmptySlice(f"slice {name}: no row has a {'picture' if modalities == 'image' else 'text'}")
+    mask = words if masked else None
+    scored = [figures.score_rows(one.tagger, rows, modalities, mask) for one in candidates]
+    kept = list(range(len(rows)))
+    if modalities == "image":
+        kept = [place for place in kept if any(uses[place] == "used" for _, uses in scored)]
+        if not kept:
+            raise EmptySlice("slice image: no picture decodes, or no model looks at pictures")
+    rows = [rows[place] for place in kept]
+    near = near_duplicate_groups([row.text.title for row in rows], [row.picture_hash for row in rows])
+    common = _Rows(name, rows, classes, measures.resampled(near, rounds), mask)
+    return [
+        common.measure(one, scores[kept], uses)
+        for one, (scores, uses) in zip(candidates, scored, strict=True)
+    ]
+
+
 def difference(one: Measured, other: Measured) -> Difference:
     """`one` minus `other`, over the groups that both know."""
+
+    def gap(measure: str, drawn: Drawn) -> Gap:
+        """Of the mean over these groups."""
+        ours, theirs = (mean_of([of.figures.groups[name] for name in drawn], measure) for of in (one, other))
+        return Gap(ours - theirs, *interval(ours - theirs, mean_draws(drawn)))
+
     means: dict[str, Gap] = {}
     groups: dict[str, dict[str, Gap]] = {}
     for measure in (*SINGLE_MEASURES, "micro_f1"):
         ours, theirs = one.drawn.get(measure, {}), other.drawn.get(measure, {})
         drawn = {group: ours[group] - theirs[group] for group in ours if group in theirs}
         for group, of_group in drawn.items():
-            groups.setdefault(group, {})[measure] = Gap.of(_minus(one, other, [group], measure), of_group)
+            groups.setdefault(group, {})[measure] = gap(measure, {group: of_group})
         if drawn and measure in SINGLE_MEASURES:
-            of_means = mean_draws([*drawn.values()])
-            means[f"mean_{measure}"] = Gap.of(_minus(one, other, [*drawn], measure), of_means)
+            means[f"mean_{measure}"] = gap(measure, drawn)
     return Difference(one.candidate.name, other.candidate.name, one.slice, groups or None, **means)
 
 
-def _minus(one: Measured, other: Measured, groups: Sequence[str], measure: str) -> float:
-    ours, theirs = (mean_of([of.figures.groups[name] for name in groups], measure) for of in (one, other))
-    return ours - theirs
+def mean_draws(drawn: Drawn) -> Floats:
+    """(draws,) mean over the groups that a draw has a row of; NaN where it has of none."""
+    stacked = np.stack([*drawn.values()])
+    return measures.ratio(np.nansum(stacked, axis=0), (~np.isnan(stacked)).sum(axis=0))
+
+
+def _takes_part(row: Row, modalities: figures.Modalities) -> bool:
+    text = bool(row.text.title or row.text.description or row.text.brand or row.text.attributes)
+    return {"both": text or row.has_picture, "text": text, "image": row.has_picture}[modalities]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """The rows of a slice, and what is the same for all candidates."""
+
+    name: str
+    rows: Sequence[Row]
+    classes: Classes
+    weights: Floats
+    mask: LabelWords | None
+
+    def measure(self, candidate: Candidate, scores: FloatArray, uses: Sequence[ImageUse]) -> Measured:
+        taxonomy = candidate.tagger.taxonomy
+        judged = figures.judged_groups(scores, self.rows, taxonomy, self.classes)
+        if not judged:
+            labelled = ", ".join(sorted({group for row in self.rows for group in row.labels})) or "none"
+            known = ", ".join(group.name for group in taxonomy.groups)
+            raise EmptySlice(
+                f"{candidate.name} and the rows have no group in common: "
+                f"labelled are {labelled}; known {known}"
+            )
+        drawn, overall = self._drawn(judged), figures.figures_of(judged, len(self.rows))
+        values = figures.values_of(judged, candidate.counts)
+        found = SliceFigures(
+            **vars(overall),
+            pictures={use: uses.count(use) for use in sorted(set(uses))},
+            intervals=_intervals(overall, drawn),
+            by_frequency=figures.by_frequency(values),
+            values=values,
+            tags=self._of_sets(candidate.tagger, scores),
+            languages=self._by_language(scores, taxonomy),
+        )
+        return Measured(self.name, candidate, self.rows, scores, drawn, found)
+
+    def _drawn(self, judged: Sequence[Judged]) -> dict[str, Drawn]:
+        drawn: dict[str, dict[str, Floats]] = {}
+        parts = np.array_split(self.weights, 1 + self.weights.size // WEIGHTS_AT_ONCE)
+        for one in judged:
+            known = SINGLE_MEASURES if one.single else {"micro_f1": measures.micro_f1_of}
+            for measure, of in known.items():
+                drawn.setdefault(measure, {})[one.group.name] = np.concatenate(
+                    [of(one, part[:, one.places].astype(np.float64)) for part in parts]
+                )
+        return {**drawn}
+
+    def _of_sets(self, tagger: figures.Scorer, scores: FloatArray) -> dict[str, float]:
+        """Over the groups that a row has labels of."""
+        taxonomy, groups = tagger.taxonomy, [row.labels for row in self.rows]
+        truths = tag_sets.labelled(self.rows, taxonomy)
+        if isinstance(tagger, tag_sets.Writer) and SLICES[self.name].modalities != "image":
+            texts = [self.mask.hide(row.text) if self.mask else row.text for row in self.rows]
+            given = tag_sets.of_groups(tag_sets.as_sets(tagger.generate(texts)), groups)
+            distance = tag_sets.mean_edit_distance(truths, given, taxonomy)
+            return {"set_f1": tag_sets.pooled(truths, given)[0], "edit_distance": distance}
+        given = tag_sets.of_groups(tag_sets.likeliest(scores, taxonomy), groups)
+        return {"set_f1": tag_sets.pooled(truths, given)[0]}
+
+    def _by_language(self, scores: FloatArray, taxonomy: Taxonomy) -> dict[str, Figures] | None:
+        places: dict[str, list[int]] = {}
+        for place, row in enumerate(self.rows):
+            places.setdefault(language_of(row.text.title, row.text.lang), []).append(place)
+        if len(places) < 2:
+            return None
+        return {
+            lang: figures.report(scores[of], [self.rows[place] for place in of], taxonomy, self.classes)
+            for lang, of in sorted(places.items())
+        }
+
+
+def _intervals(overall: Figures, drawn: Mapping[str, Drawn]) -> dict[str, Interval]:
+    """Of the means over single-choice groups, and of micro-F1 of each group of free tags."""
+    parts = {f"mean_{name}": (name, drawn[name]) for name in SINGLE_MEASURES if name in drawn}
+    for group, of_group in drawn.get("micro_f1", {}).items():
+        parts[f"{group}.micro_f1"] = "micro_f1", {group: of_group}
+    return {
+        name: interval(mean_of([overall.groups[group] for group in of], measure), mean_draws(of))
+        for name, (measure, of) in parts.items()
+    }

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import partial
+from itertools import zip_longest
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -124,15 +125,11 @@ class PartFigures(ToJson):
 
 def score_rows(
     tagger: Scorer, rows: Sequence[Row], modalities: Modalities = "both", mask: LabelWords | None = None
-) -> FloatArray:
-    """(rows, taxonomy.size) scores; `image` hides the text, `text` the picture, `mask` the label words."""
-    return scores_and_uses(tagger, rows, modalities, mask)[0]
-
-
-def scores_and_uses(
-    tagger: Scorer, rows: Sequence[Row], modalities: Modalities, mask: LabelWords | None
 ) -> tuple[FloatArray, list[ImageUse]]:
-    """As `score_rows`, and what became of each row's picture."""
+    """(rows, taxonomy.size) scores, and what became of each row's picture.
+
+    `image` hides the text, `text` the picture, `mask` the label words.
+    """
     parts, uses = [np.zeros((0, tagger.taxonomy.size), np.float32)], list[ImageUse]()
     for start in range(0, len(rows), ROWS_A_BATCH):
         some = rows[start : start + ROWS_A_BATCH]
@@ -199,10 +196,7 @@ def value_figures(judged: Judged, counts: Mapping[str, int]) -> dict[str, ValueF
     """Value → its figures. `counts`: training rows by value."""
     f1, rows = (of[0] for of in measures.value_f1(judged, np.ones((1, len(judged.places)))))
     hits, given = judged.hits.sum(axis=0), judged.answers.sum(axis=0)
-    areas = [
-        measures.average_precision(judged.scores[:, at], judged.labels[:, at])
-        for at in range(judged.scores.shape[1])
-    ]
+    areas = map(measures.average_precision, judged.scores.T, judged.labels.T)
     return {
         name: ValueFigures(
             rows=int(rows[at]),
@@ -210,10 +204,10 @@ def value_figures(judged: Judged, counts: Mapping[str, int]) -> dict[str, ValueF
             precision=float(hits[at] / given[at]) if given[at] else None,
             recall=float(hits[at] / rows[at]) if rows[at] else None,
             f1=float(f1[at]) if rows[at] else None,
-            average_precision=areas[at] if rows[at] and at < len(areas) else None,
+            average_precision=area if rows[at] else None,
             training_rows=counts.get(name, 0),
         )
-        for at, name in enumerate(judged.names)
+        for at, (name, area) in enumerate(zip_longest(judged.names, areas))
     }
 
 

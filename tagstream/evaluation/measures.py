@@ -22,6 +22,8 @@ Bools = npt.NDArray[np.bool_]
 BINS = 15
 #: Enough for a mean simulated error that is right to four digits.
 SIMULATIONS = 100
+#: Draws of a bootstrap.
+ROUNDS = 1000
 
 
 class Interval(NamedTuple):
@@ -114,33 +116,33 @@ def judge(
 
 def accuracy_of(judged: Judged, weights: Floats) -> Floats:
     """(draws,) share of rows whose highest score is the label."""
-    return _ratio(weights @ judged.right[:, 0], weights.sum(axis=1))
+    return ratio(weights @ judged.right[:, 0], weights.sum(axis=1))
 
 
 def value_f1(judged: Judged, weights: Floats) -> tuple[Floats, Floats]:
     """(draws, names) F1 of each value, and how many rows have it as a label."""
     labels = weights @ judged.labels
-    return _ratio(2 * (weights @ judged.hits), labels + weights @ judged.answers), labels
+    return ratio(2 * (weights @ judged.hits), labels + weights @ judged.answers), labels
 
 
 def macro_f1_of(judged: Judged, weights: Floats, values: Bools | None = None) -> Floats:
     """(draws,) mean F1 over the measured values (or `values`) that a drawn row has; NaN if there are none."""
     f1, labels = value_f1(judged, weights)
     counted = (labels > 0) & (judged.measured if values is None else values)
-    return _ratio(np.where(counted, f1, 0).sum(axis=1), counted.sum(axis=1))
+    return ratio(np.where(counted, f1, 0).sum(axis=1), counted.sum(axis=1))
 
 
 def micro_f1_of(judged: Judged, weights: Floats, *, listed_only: bool = False) -> Floats:
     """(draws,) pooled F1 of free tags; a label outside the taxonomy is a miss unless `listed_only`."""
     hits = weights @ judged.hits.sum(axis=1)
     missed = 0 if listed_only else weights @ judged.foreign
-    return _ratio(2 * hits, weights @ (judged.answers.sum(axis=1) + judged.labels.sum(axis=1)) + missed)
+    return ratio(2 * hits, weights @ (judged.answers.sum(axis=1) + judged.labels.sum(axis=1)) + missed)
 
 
 def calibration_of(judged: Judged, weights: Floats) -> Floats:
     """(draws,) expected calibration error over equally wide bins of the confidence."""
     answers = judged.confidence.shape[1]
-    return _ratio(np.abs(weights @ judged.gaps).sum(axis=1), weights.sum(axis=1) * answers)
+    return ratio(np.abs(weights @ judged.gaps).sum(axis=1), weights.sum(axis=1) * answers)
 
 
 def perfect_calibration(confidence: Floats, seed: int = 0) -> float:
@@ -169,7 +171,7 @@ def coverage_of(judged: Judged, weights: Floats, precision: float = 0.9) -> Floa
     drawn = weights[:, order]
     answered, right = drawn.cumsum(axis=1), (drawn * judged.right[order, 0]).cumsum(axis=1)
     enough = right >= precision * answered - 1e-9
-    return _ratio(np.where(enough, answered, 0).max(axis=1, initial=0), weights.sum(axis=1))
+    return ratio(np.where(enough, answered, 0).max(axis=1, initial=0), weights.sum(axis=1))
 
 
 def average_precision(score: Floats, truth: Bools) -> float:
@@ -213,7 +215,7 @@ def interval(figure: float, drawn: Floats) -> Interval:
     return Interval(float(low), float(high))
 
 
-def _ratio(above: Floats, below: Floats) -> Floats:
+def ratio(above: Floats, below: Floats) -> Floats:
     """NaN where there is nothing to divide by, silently."""
     below = np.broadcast_to(below, np.shape(above))
     shares: Floats = np.divide(above, below, out=np.full(np.shape(above), np.nan), where=below > 0)

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.evaluation.figures import PartFigures, ValueFigures
-from tagstream.evaluation.measures import BINS, Judged, bin_of, precision_recall
+from tagstream.evaluation.measures import Judged, bin_of, precision_recall
 
 #: Fonts that know Han, where one is installed.
 HAN_FONTS = ("Noto Sans CJK SC", "Noto Sans SC", "Source Han Sans SC", "WenQuanYi Micro Hei", "SimHei")
@@ -37,25 +37,18 @@ def font() -> tuple[str, frozenset[int]]:
     return name, frozenset(font_manager.get_font(font_manager.findfont(name)).get_charmap())
 
 
-class Names:
-    """What groups and values are called in pictures."""
+def group_names(taxonomy: Taxonomy) -> dict[str, str]:
+    """Group → what it is called in pictures."""
+    return {
+        group.name: _drawable((group.name, group.names.get("en", "")), f"group #{place}")
+        for place, group in enumerate(taxonomy.groups)
+    }
 
-    def __init__(self, taxonomy: Taxonomy) -> None:
-        self._groups = {
-            group.name: _drawable((group.name, group.names.get("en", "")), f"group #{place}")
-            for place, group in enumerate(taxonomy.groups)
-        }
-        self._values = {
-            (group.name, value.value): _drawable((value.value, value.names.get("en", "")), f"#{place}")
-            for group in taxonomy.groups
-            for place, value in enumerate(group.values)
-        }
 
-    def group(self, name: str) -> str:
-        return self._groups[name]
-
-    def value(self, group: str, value: str) -> str:
-        return self._values.get((group, value)) or _drawable((value,), "#")
+def value_name(one: Judged, place: int) -> str:
+    """What a value is called in pictures: its name, its English one, or its place."""
+    known = one.group.by_value.get(one.names[place])
+    return _drawable((one.names[place], known.names.get("en", "") if known else ""), f"#{place}")
 
 
 def _drawable(names: Sequence[str], otherwise: str) -> str:
@@ -66,15 +59,9 @@ def _drawable(names: Sequence[str], otherwise: str) -> str:
 def learning_curves(curves: Sequence[Mapping[str, Any]]) -> Figure:
     """One panel a figure over `step` or `epoch`; a line for each `part` that is trained apart."""
     at = "step" if any("step" in point for point in curves) else "epoch"
-    measures = list(
-        dict.fromkeys(
-            name
-            for point in curves
-            for name, figure in point.items()
-            if name not in ("step", "epoch") and isinstance(figure, int | float)
-        )
-    )
-    figure, axes = _panels(len(measures), columns=3)
+    numbers = [name for point in curves for name, of in point.items() if isinstance(of, int | float)]
+    measures = [name for name in dict.fromkeys(numbers) if name not in ("step", "epoch")]
+    figure, axes = _panels(measures, columns=3, xlabel=at)
     for axis, measure in zip(axes, measures, strict=True):
         for part in dict.fromkeys(str(point.get("part", "")) for point in curves):
             points = [
@@ -83,52 +70,45 @@ def learning_curves(curves: Sequence[Mapping[str, Any]]) -> Figure:
                 if str(point.get("part", "")) == part and point.get(measure) is not None
             ]
             if points:
-                axis.plot(
-                    *zip(*points, strict=True), marker=".", label=_drawable((part,), "part") if part else None
-                )
+                label = _drawable((part,), "part") if part else None
+                axis.plot(*zip(*points, strict=True), marker=".", label=label)
         if axis.get_legend_handles_labels()[0]:
             axis.legend(fontsize=7)
-        axis.set(title=measure, xlabel=at)
     return figure
 
 
-def precision_recall_curves(judged: Sequence[Judged], names: Names) -> Figure:
+def precision_recall_curves(judged: Sequence[Judged], names: Mapping[str, str]) -> Figure:
     """A panel a group: all its values pooled, and its most frequent values thin behind."""
-    figure, axes = _panels(len(judged))
+    titles = [names[one.group.name] for one in judged]
+    figure, axes = _panels(titles, xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
     for axis, one in zip(axes, judged, strict=True):
         truth = one.labels[:, : one.scores.shape[1]]
         frequent = np.argsort(-truth.sum(axis=0), kind="stable")[:CURVES_MAX]
         for at in (place for place in frequent if truth[:, place].any()):
             precision, recall = precision_recall(one.scores[:, at], truth[:, at])
-            label = names.value(one.group.name, one.names[at])
-            axis.plot(recall, precision, lw=0.8, alpha=0.7, label=label)
+            axis.plot(recall, precision, lw=0.8, alpha=0.7, label=value_name(one, at))
         precision, recall = precision_recall(one.scores.ravel(), truth.ravel())
         axis.plot(recall, precision, color="black", lw=1.8, label="all values")
-        axis.set(title=names.group(one.group.name), xlabel="recall", ylabel="precision")
-        axis.set(xlim=(0, 1.02), ylim=(0, 1.02))
         axis.legend(fontsize=6, loc="lower left")
     return figure
 
 
-def reliability(judged: Sequence[Judged], names: Names) -> Figure:
+def reliability(judged: Sequence[Judged], names: Mapping[str, str]) -> Figure:
     """A panel a group: the share of right answers over their confidence, dots as large as their bin."""
-    figure, axes = _panels(len(judged))
+    titles = [names[one.group.name] for one in judged]
+    figure, axes = _panels(titles, xlabel="confidence", ylabel="right", xlim=(0, 1.02), ylim=(0, 1.02))
     for axis, one in zip(axes, judged, strict=True):
         confidence, right = one.confidence.ravel(), one.right.ravel()
         bins = bin_of(confidence)
-        rows = np.bincount(bins, minlength=BINS)
-        some = rows > 0
-        sure = np.bincount(bins, confidence, minlength=BINS)[some] / rows[some]
-        true = np.bincount(bins, right, minlength=BINS)[some] / rows[some]
+        some, rows = np.unique(bins, return_counts=True)
+        sure, true = (np.bincount(bins, of)[some] / rows for of in (confidence, right))
         axis.plot([0, 1], [0, 1], color="grey", lw=0.8, ls="--")
         axis.plot(sure, true, lw=0.8)
-        axis.scatter(sure, true, s=8 + 120 * np.sqrt(rows[some] / rows.sum()), alpha=0.7)
-        axis.set(title=names.group(one.group.name), xlabel="confidence", ylabel="right")
-        axis.set(xlim=(0, 1.02), ylim=(0, 1.02))
+        axis.scatter(sure, true, s=8 + 120 * np.sqrt(rows / rows.sum()), alpha=0.7)
     return figure
 
 
-def confusion(one: Judged, names: Names) -> Figure:
+def confusion(one: Judged, title: str) -> Figure:
     """Rows by label and by answer of a single-choice group, its most frequent labels, each line to 1."""
     frequent = np.argsort(-one.labels.sum(axis=0), kind="stable")[:CONFUSED_MAX]
     frequent = frequent[one.labels[:, frequent].any(axis=0)]
@@ -138,10 +118,10 @@ def confusion(one: Judged, names: Names) -> Figure:
     figure = Figure(figsize=(side + 1, side), layout="constrained")
     axis = figure.add_subplot()
     drawn = axis.imshow(share, vmin=0, vmax=1, cmap="Blues")
-    labels = [names.value(one.group.name, one.names[at]) for at in frequent]
+    labels = [value_name(one, at) for at in frequent]
     axis.set_xticks(range(len(labels)), labels, rotation=90, fontsize=7)
     axis.set_yticks(range(len(labels)), labels, fontsize=7)
-    axis.set(title=names.group(one.group.name), xlabel="answer", ylabel="label")
+    axis.set(title=title, xlabel="answer", ylabel="label")
     axis.grid(visible=False)
     if len(labels) <= WRITTEN_MAX:
         for (line, column), one_share in np.ndenumerate(share):
@@ -159,14 +139,10 @@ def frequency(values: Mapping[str, Mapping[str, ValueFigures]], parts: Mapping[s
     dots.scatter([max(1, of.training_rows) for of in known], [of.f1 for of in known], s=9, alpha=0.6)
     dots.set(xscale="log", xlabel="training rows of the value", ylabel="F1", ylim=(-0.03, 1.03))
     dots.xaxis.set_major_formatter("{x:g}")
-    shown = {
-        name: (of.macro_f1, f"{of.macro_f1:.3f}\n{of.values} values")
-        for name, of in parts.items()
-        if name != "rest" and of.macro_f1 is not None
-    }
+    shown = {name: of for name, of in parts.items() if name != "rest" and of.macro_f1 is not None}
     if shown:
-        drawn = bars.bar([*shown], [f1 for f1, _ in shown.values()])
-        bars.bar_label(drawn, [label for _, label in shown.values()], fontsize=8)
+        drawn = bars.bar([*shown], [of.macro_f1 for of in shown.values()])
+        bars.bar_label(drawn, [f"{of.macro_f1:.3f}\n{of.values} values" for of in shown.values()], fontsize=8)
     bars.set(ylabel="mean F1", ylim=(0, 1.2))
     return figure
 
@@ -176,8 +152,9 @@ def drawing() -> Any:
     return rc_context({**STYLE, "font.family": font()[0]})
 
 
-def _panels(count: int, columns: int = 4) -> tuple[Figure, list[Axes]]:
-    lines = -(-count // columns)
-    figure = Figure(figsize=(3.1 * min(count, columns), 2.9 * lines), layout="constrained")
-    axes = [figure.add_subplot(lines, min(count, columns), place + 1) for place in range(count)]
-    return figure, axes
+def _panels(titles: Sequence[str], columns: int = 4, **settings: Any) -> tuple[Figure, list[Axes]]:
+    """One panel a title. `settings`: of every panel, as in `Axes.set`."""
+    lines, columns = -(-len(titles) // columns), min(len(titles), columns)
+    figure = Figure(figsize=(3.1 * columns, 2.9 * lines), layout="constrained")
+    places = enumerate(titles, start=1)
+    return figure, [figure.add_subplot(lines, columns, at, title=of, **settings) for at, of in places]

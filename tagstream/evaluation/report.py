@@ -59,7 +59,7 @@ def write_report(
     parts = by_frequency(values)
     worst = _worst(judged, measured)
     folder.mkdir(parents=True, exist_ok=True)
-    names = plots.Names(taxonomy)
+    names = plots.group_names(taxonomy)
     with plots.drawing():
         figures = {
             "precision_recall": plots.precision_recall_curves(judged, names),
@@ -69,7 +69,7 @@ def write_report(
         if curves:
             figures["learning_curves"] = plots.learning_curves(curves)
         if worst is not None:
-            figures["confusion"] = plots.confusion(worst, names)
+            figures["confusion"] = plots.confusion(worst, names[worst.group.name])
         pictures = {name: _embedded(folder / f"{name}.png", figure) for name, figure in figures.items()}
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
     template = environment.from_string(

@@ -14,9 +14,8 @@ import numpy as np
 from tagstream.dataset.split import near_duplicate_groups
 from tagstream.dataset.titles import Labelled, Title
 from tagstream.evaluation.figures import ToJson
-from tagstream.evaluation.measures import Floats, interval, resampled
+from tagstream.evaluation.measures import ROUNDS, Floats, interval, ratio, resampled
 
-_DRAWS = 1000
 Spans = Sequence[Sequence[Labelled]]
 
 
@@ -69,13 +68,14 @@ def span_f1(true: Spans, found: Spans) -> dict[str, SpanFigures]:
 def compare_extractors(extractors: Mapping[str, FindsSpans], titles: Sequence[Title]) -> SpanComparison:
     """The first extractor is the one that the others are compared with."""
     texts = [title.text for title in titles]
-    draws = resampled(near_duplicate_groups(texts, [None] * len(texts)), _DRAWS)
+    draws = resampled(near_duplicate_groups(texts, [None] * len(texts)), ROUNDS)
     models: dict[str, dict[str, SpanFigures]] = {}
     drawn: dict[str, Floats] = {}
     for name, extractor in extractors.items():
         models[name] = {}
         for group, counts in _counts([title.spans for title in titles], extractor.spans(texts)).items():
-            ratios, drawn[name] = _ratios(counts), _drawn_f1(counts, draws)  # `all` is the last group
+            ratios = _ratios(counts)
+            drawn[name] = ratio(2 * (draws @ counts[0]), draws @ (counts[1] + counts[2]))  # `all` is last
             models[name][group] = SpanFigures(*ratios, *interval(ratios[2], drawn[name]))
     first, *others = extractors
     differences = []
@@ -104,10 +104,3 @@ def _ratios(counts: Floats) -> tuple[float, float, float, float]:
     right, found, true = map(float, counts.sum(axis=1))
     f1 = 2 * right / (found + true) if found or true else 0.0
     return right / found if found else 0.0, right / true if true else 0.0, f1, true
-
-
-def _drawn_f1(counts: Floats, draws: Floats) -> Floats:
-    """(draws,) F1 where title i counts draws[:, i] times."""
-    right, spans = draws @ counts[0], draws @ (counts[1] + counts[2])
-    f1: Floats = np.divide(2 * right, spans, out=np.full(len(draws), np.nan), where=spans > 0)
-    return f1

@@ -12,10 +12,9 @@ from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
-from tagstream.evaluation.comparison import Comparison, Difference, Gap
+from tagstream.evaluation.comparison import Comparison, Difference, Gap, Measured
 from tagstream.evaluation.figures import Figures
 from tagstream.evaluation.measures import Interval
-from tagstream.evaluation.slices import Measured
 from tagstream.evaluation.spans import SpanComparison
 
 #: Where the output is no terminal.

@@ -45,11 +45,10 @@ class SetFigures(ToJson):
     f1_of_group: Mapping[str, float]
 
 
-def labelled(rows: Sequence[Row], groups: Sequence[str]) -> list[TagSet]:
-    """The labels of each row in these groups."""
-    return [
-        frozenset((group, value) for group in groups for value in row.labels.get(group, ())) for row in rows
-    ]
+def labelled(rows: Sequence[Row], taxonomy: Taxonomy) -> list[TagSet]:
+    """The labels of each row in the taxonomy's groups."""
+    names = [group.name for group in taxonomy.groups]
+    return [frozenset((name, value) for name in names for value in row.labels.get(name, ())) for row in rows]
 
 
 def as_sets(tags: Sequence[Sequence[Tag]]) -> list[TagSet]:
@@ -74,20 +73,13 @@ def of_groups(sets: Sequence[TagSet], groups: Sequence[Iterable[str]]) -> list[T
 
 
 def set_figures(truths: Sequence[TagSet], given: Sequence[TagSet], taxonomy: Taxonomy) -> SetFigures:
-    f1, precision, recall = pooled(truths, given)
     of_group = {}
     for group in taxonomy.groups:
         only = [(group.name,)] * len(truths)
         of_group[group.name] = pooled(of_groups(truths, only), of_groups(given, only))[0]
-    return SetFigures(
-        rows=len(truths),
-        set_f1=f1,
-        precision=precision,
-        recall=recall,
-        exact=float(np.mean([truth == ours for truth, ours in zip(truths, given, strict=True)])),
-        edit_distance=mean_edit_distance(truths, given, taxonomy),
-        f1_of_group=of_group,
-    )
+    exact = float(np.mean([truth == ours for truth, ours in zip(truths, given, strict=True)]))
+    distance = mean_edit_distance(truths, given, taxonomy)
+    return SetFigures(len(truths), *pooled(truths, given), exact, distance, of_group)
 
 
 def pooled(truths: Sequence[TagSet], given: Sequence[TagSet]) -> tuple[float, float, float]:
@@ -101,9 +93,8 @@ def pooled(truths: Sequence[TagSet], given: Sequence[TagSet]) -> tuple[float, fl
 
 def mean_edit_distance(truths: Sequence[TagSet], given: Sequence[TagSet], taxonomy: Taxonomy) -> float:
     """Between the spelled sets, from 0 to 1."""
-    pairs = zip(truths, given, strict=True)
-    spelled = ((serialised(truth, taxonomy), serialised(ours, taxonomy)) for truth, ours in pairs)
-    return float(np.mean([edit_distance(*pair) for pair in spelled]))
+    spelled = ([serialised(tags, taxonomy) for tags in sets] for sets in (truths, given))
+    return float(np.mean([*map(edit_distance, *spelled)]))
 
 
 def writing_figures(
@@ -124,7 +115,7 @@ def faults_of(tags: Sequence[tuple[str, str | None]], taxonomy: Taxonomy) -> set
     seen: set[tuple[str, str]] = set()
     for name, value in tags:
         group = groups.get(name)
-        if group is None or value is None or value not in {known.value for known in group.values}:
+        if group is None or value is None or value not in group.by_value:
             found.add("misspelled")
         elif (name, value) in seen:
             found.add("duplicate")
@@ -139,19 +130,16 @@ def faults_of(tags: Sequence[tuple[str, str | None]], taxonomy: Taxonomy) -> set
 
 def _contradict(tags: Iterable[tuple[str, str]], taxonomy: Taxonomy) -> bool:
     """Whether two tags, or their ancestors, are different values of one single-choice group."""
-    parents = {
-        (group.name, value.value): (group.parent_group, value.parent)
-        for group in taxonomy.groups
-        for value in group.values
-    }
-    single = {group.name for group in taxonomy.groups if group.kind == "single"}
     meant: dict[str, str] = {}
-    for tag in tags:
-        at: tuple[str | None, str | None] = tag
-        while at[0] is not None and at[1] is not None:
-            if at[0] in single and meant.setdefault(at[0], at[1]) != at[1]:
+    for name, value in tags:
+        group, at = taxonomy.group(name), taxonomy.group(name).by_value[value]
+        while True:
+            if group.kind == "single" and meant.setdefault(group.name, at.value) != at.value:
                 return True
-            at = parents[at[0], at[1]]
+            if group.parent_group is None or at.parent is None:
+                break
+            group = taxonomy.group(group.parent_group)
+            at = group.by_value[at.parent]
     return False
 
 

@@ -15,9 +15,8 @@ from tagstream.dataset.split import EvaluationSpec
 from tagstream.dataset.table import read_table
 from tagstream.dataset.titles import read_titles
 from tagstream.evaluation import tables
-from tagstream.evaluation.comparison import Comparison, compare
+from tagstream.evaluation.comparison import Candidate, Comparison, compare
 from tagstream.evaluation.figures import null_for_nan
-from tagstream.evaluation.slices import Candidate
 from tagstream.evaluation.spans import SpanComparison, compare_extractors
 from tagstream.model.version.format import read_manifest, read_title_hashes
 from tagstream.model.version.load import load, load_extractor

@@ -209,7 +209,7 @@ def make_generator(
         TrainingDiverged: the loss is not a number any more.
     """
     test = data.products.test
-    truths = labelled(test, [group.name for group in data.taxonomy.groups])
+    truths = labelled(test, data.taxonomy)
     metrics: dict[str, Any] = {"spec_hash": data.spec.content_hash(), "seed": recipe.seed}
     if heads is not None:  # first, so that heads that do not fit cost no training
         said = _said_by_heads(heads, data.spec, test, data.taxonomy)
@@ -224,7 +224,7 @@ def make_generator(
     metrics |= {"training_rows": len(rows), "training_cpu_s": round(time.process_time() - cpu_started_s)}
     validation = data.products.validation
     target = targets([row.labels for row in validation], data.taxonomy)
-    scores = score_rows(generator, validation, "text")
+    scores = score_rows(generator, validation, "text")[0]
     generator.taxonomy = with_thresholds(generator.taxonomy, scores, target)
     metrics |= _measured(generator, test, truths)
     for name in ("constrained", "unconstrained"):
@@ -252,7 +252,7 @@ def _said_by_heads(
     if set(theirs.test_ids) != set(spec.test_ids):
         raise ValueError(f"{folder}: its test part is another one; cut the same products with its split seed")
     tagger = load(folder)
-    sets = likeliest(score_rows(tagger, test, "text"), tagger.taxonomy)
+    sets = likeliest(score_rows(tagger, test, "text")[0], tagger.taxonomy)
     return of_groups(sets, [[group.name for group in taxonomy.groups]] * len(test))
 
 

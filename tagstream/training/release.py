@@ -148,7 +148,7 @@ def write_training_report(
     return write_report(
         into,
         curves,
-        score_rows(tagger, rows),
+        score_rows(tagger, rows)[0],
         rows,
         trained.taxonomy,
         training_counts(data.titles_trained_on),
@@ -191,7 +191,7 @@ def _measure(stored: Stored, model_version: str, data: TrainingSet, recipe: Reci
     modalities = [name for name, there in _MODALITIES.items() if there <= set(trained_members(stored))]
     test = {
         name: report(
-            score_rows(tagger, data.titles.test, name),
+            score_rows(tagger, data.titles.test, name)[0],
             data.titles.test,
             stored.members.taxonomy,
             data.spec.classes,
@@ -209,7 +209,7 @@ def _measure(stored: Stored, model_version: str, data: TrainingSet, recipe: Reci
         short = short_titles(copies, data.short_titles, data.taxonomy, 1, recipe.seed + 2)
         short = [row for row in short if row.text.title]
         metrics["test_zh"] = {
-            name: report(score_rows(tagger, rows, "text"), rows, stored.members.taxonomy, {}).to_json()
+            name: report(score_rows(tagger, rows, "text")[0], rows, stored.members.taxonomy, {}).to_json()
             for name, rows in (("copy", copies), ("short titles", short))
         }
     return metrics

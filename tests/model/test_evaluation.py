@@ -22,10 +22,9 @@ from tagstream.core.ports import MicroBatch, TextFields
 from tagstream.core.taxonomy import Group, Taxonomy, Value
 from tagstream.dataset.rows import Row, read_products
 from tagstream.evaluation import measures
-from tagstream.evaluation.comparison import difference
+from tagstream.evaluation.comparison import Candidate, EmptySlice, difference, measure_slice
 from tagstream.evaluation.figures import PartFigures, by_frequency, report, value_figures
 from tagstream.evaluation.measures import Judged, judge
-from tagstream.evaluation.slices import Candidate, EmptySlice, measure_slice
 from tagstream.model.pictures import Frame, decode_all
 from tagstream.text.masking import LabelWords, label_words
 from tests.support.plain_figures import accuracy, calibration_error, macro_f1

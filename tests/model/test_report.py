@@ -16,6 +16,7 @@ from tagstream.core.ports import TextFields
 from tagstream.core.taxonomy import Group, Taxonomy, Value
 from tagstream.dataset.rows import Row
 from tagstream.evaluation import plots
+from tagstream.evaluation.measures import judge
 from tagstream.evaluation.report import write_report
 
 TAXONOMY = Taxonomy(
@@ -96,12 +97,12 @@ def test_a_name_that_the_font_cannot_draw_is_english_or_a_number(monkeypatch: py
     monkeypatch.setattr(
         plots, "font", lambda: ("DejaVu Sans", frozenset(map(ord, "CotnMaerilRd# 0123456789")))
     )
-    names = plots.Names(TAXONOMY)
+    colour, material = (judge(np.zeros((0, len(of.values))), [], of, None) for of in TAXONOMY.groups)
 
-    assert names.group("材质") == "Material"
-    assert names.value("材质", "棉") == "Cotton"
-    assert names.value("材质", "雪纺") == "#1"
-    assert names.value("colour", "Red") == "Red"
+    assert plots.group_names(TAXONOMY)["材质"] == "Material"
+    assert plots.value_name(material, 0) == "Cotton"
+    assert plots.value_name(material, 1) == "#1"
+    assert plots.value_name(colour, 0) == "Red"
 
 
 def test_a_font_that_knows_han_is_used_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
