@@ -2,14 +2,11 @@
 
     python jobs/evaluate.py --data DATA --model champion [--model FOLDER …] [--json FILE] [--report DIR]
 
-DATA is a dataset.toml, a products file (products.csv: columns id, title, image and one a group), or a folder
-with one of them. Groups are matched to columns by name. The slices are both, text, image, and both and text
-with the words that name labels hidden (masked-both, masked-text). Every one that the data has is measured,
-and each language on its own. Without --spec the class lists come from the first model's training counts.
-The highest score of a group is its answer: no abstention.
-
-The JSON has the first model's first slice at its top, and everything in `models` and `differences`. A .jsonl
-file of titles with `entities` measures extractors by exact span F1: each --model is an extractor's folder.
+DATA: dataset.toml, products.csv (columns id, title, image and one a group), or a folder with one of them.
+The slices are both, text, image, and both and text with the words that name labels hidden (masked-both,
+masked-text). Every one that the data has is measured, and each language on its own. Without --spec the class
+lists come from the first model's training counts. The highest score of a group is its answer: no abstention.
+A .jsonl file of titles with `entities` measures extractors by exact span F1: each --model is one's folder.
 """
 
 from __future__ import annotations

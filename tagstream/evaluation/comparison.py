@@ -5,7 +5,7 @@
     image        every row whose picture decodes
 
 A text of nothing but label words becomes a missing text, and its row stays in the masked slices.
-Intervals: 95 % bootstrap over near-duplicate groups; versions are compared over the same draws.
+Intervals: 95 % bootstrap over near-duplicate groups, the same draws for every version.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ from tagstream.text.masking import LabelWords, label_words
 
 class Slice(NamedTuple):
     modalities: figures.Modalities
-    masked: bool
+    masked: bool = False
 
 
 SLICES = {
-    "both": Slice("both", False),
-    "text": Slice("text", False),
-    "image": Slice("image", False),
+    "both": Slice("both"),
+    "text": Slice("text"),
+    "image": Slice("image"),
     "masked-both": Slice("both", True),
     "masked-text": Slice("text", True),
 }
@@ -247,11 +247,7 @@ def measure_slice(
     words: LabelWords,
     rounds: int = measures.ROUNDS,
 ) -> list[Measured]:
-    """Every candidate on the same rows of this slice.
-
-    Raises:
-        EmptySlice: nothing would be measured; the message names the reason.
-    """
+    """Every candidate on the same rows of this slice. Raises EmptySlice where nothing would be measured."""
     modalities, masked = SLICES[name]
     rows = [row for row in rows if _takes_part(row, modalities)]
     if not rows:
@@ -265,11 +261,28 @@ def measure_slice(
             raise EmptySlice("slice image: no picture decodes, or no model looks at pictures")
     rows = [rows[place] for place in kept]
     near = near_duplicate_groups([row.text.title for row in rows], [row.picture_hash for row in rows])
-    common = _Rows(name, rows, classes, measures.resampled(near, rounds), mask)
-    return [
-        common.measure(one, scores[kept], uses)
-        for one, (scores, uses) in zip(candidates, scored, strict=True)
-    ]
+    weights, measured = measures.resampled(near, rounds), []
+    for one, (of_all, uses) in zip(candidates, scored, strict=True):
+        scores, taxonomy = of_all[kept], one.tagger.taxonomy
+        judged = figures.judged_groups(scores, rows, taxonomy, classes)
+        if not judged:
+            labelled = ", ".join(sorted({group for row in rows for group in row.labels})) or "none"
+            known = ", ".join(group.name for group in taxonomy.groups)
+            why = f"{one.name} and the rows have no group in common: labelled are {labelled}; known {known}"
+            raise EmptySlice(why)
+        drawn, overall = _drawn(judged, weights), figures.figures_of(judged, len(rows))
+        values = figures.values_of(judged, one.counts)
+        found = SliceFigures(
+            **vars(overall),
+            pictures={use: uses.count(use) for use in sorted(set(uses))},
+            intervals=_intervals(overall, drawn),
+            by_frequency=figures.by_frequency(values),
+            values=values,
+            tags=_of_sets(one.tagger, scores, rows, modalities, mask),
+            languages=_by_language(scores, rows, taxonomy, classes),
+        )
+        measured.append(Measured(name, one, rows, scores, drawn, found))
+    return measured
 
 
 def difference(one: Measured, other: Measured) -> Difference:
@@ -303,72 +316,47 @@ def _takes_part(row: Row, modalities: figures.Modalities) -> bool:
     return {"both": text or row.has_picture, "text": text, "image": row.has_picture}[modalities]
 
 
-@dataclass(frozen=True)
-class _Rows:
-    """The rows of a slice, and what is the same for all candidates."""
+def _drawn(judged: Sequence[Judged], weights: Floats) -> dict[str, dict[str, Floats]]:
+    drawn: dict[str, dict[str, Floats]] = {}
+    parts = np.array_split(weights, 1 + weights.size // WEIGHTS_AT_ONCE)
+    for one in judged:
+        for measure, of in (SINGLE_MEASURES if one.single else {"micro_f1": measures.micro_f1_of}).items():
+            draws = [of(one, part[:, one.places].astype(np.float64)) for part in parts]
+            drawn.setdefault(measure, {})[one.group.name] = np.concatenate(draws)
+    return drawn
 
-    name: str
-    rows: Sequence[Row]
-    classes: Classes
-    weights: Floats
-    mask: LabelWords | None
 
-    def measure(self, candidate: Candidate, scores: FloatArray, uses: Sequence[ImageUse]) -> Measured:
-        taxonomy = candidate.tagger.taxonomy
-        judged = figures.judged_groups(scores, self.rows, taxonomy, self.classes)
-        if not judged:
-            labelled = ", ".join(sorted({group for row in self.rows for group in row.labels})) or "none"
-            known = ", ".join(group.name for group in taxonomy.groups)
-            raise EmptySlice(
-                f"{candidate.name} and the rows have no group in common: "
-                f"labelled are {labelled}; known {known}"
-            )
-        drawn, overall = self._drawn(judged), figures.figures_of(judged, len(self.rows))
-        values = figures.values_of(judged, candidate.counts)
-        found = SliceFigures(
-            **vars(overall),
-            pictures={use: uses.count(use) for use in sorted(set(uses))},
-            intervals=_intervals(overall, drawn),
-            by_frequency=figures.by_frequency(values),
-            values=values,
-            tags=self._of_sets(candidate.tagger, scores),
-            languages=self._by_language(scores, taxonomy),
-        )
-        return Measured(self.name, candidate, self.rows, scores, drawn, found)
+def _of_sets(
+    tagger: figures.Scorer,
+    scores: FloatArray,
+    rows: Sequence[Row],
+    modalities: figures.Modalities,
+    mask: LabelWords | None,
+) -> dict[str, float]:
+    """Over the groups that a row has labels of."""
+    taxonomy, groups = tagger.taxonomy, [row.labels for row in rows]
+    truths = tag_sets.labelled(rows, taxonomy)
+    if isinstance(tagger, tag_sets.Writer) and modalities != "image":
+        texts = [mask.hide(row.text) if mask else row.text for row in rows]
+        given = tag_sets.of_groups(tag_sets.as_sets(tagger.generate(texts)), groups)
+        distance = tag_sets.mean_edit_distance(truths, given, taxonomy)
+        return {"set_f1": tag_sets.pooled(truths, given)[0], "edit_distance": distance}
+    given = tag_sets.of_groups(tag_sets.likeliest(scores, taxonomy), groups)
+    return {"set_f1": tag_sets.pooled(truths, given)[0]}
 
-    def _drawn(self, judged: Sequence[Judged]) -> dict[str, Drawn]:
-        drawn: dict[str, dict[str, Floats]] = {}
-        parts = np.array_split(self.weights, 1 + self.weights.size // WEIGHTS_AT_ONCE)
-        for one in judged:
-            known = SINGLE_MEASURES if one.single else {"micro_f1": measures.micro_f1_of}
-            for measure, of in known.items():
-                drawn.setdefault(measure, {})[one.group.name] = np.concatenate(
-                    [of(one, part[:, one.places].astype(np.float64)) for part in parts]
-                )
-        return {**drawn}
 
-    def _of_sets(self, tagger: figures.Scorer, scores: FloatArray) -> dict[str, float]:
-        """Over the groups that a row has labels of."""
-        taxonomy, groups = tagger.taxonomy, [row.labels for row in self.rows]
-        truths = tag_sets.labelled(self.rows, taxonomy)
-        if isinstance(tagger, tag_sets.Writer) and SLICES[self.name].modalities != "image":
-            texts = [self.mask.hide(row.text) if self.mask else row.text for row in self.rows]
-            given = tag_sets.of_groups(tag_sets.as_sets(tagger.generate(texts)), groups)
-            distance = tag_sets.mean_edit_distance(truths, given, taxonomy)
-            return {"set_f1": tag_sets.pooled(truths, given)[0], "edit_distance": distance}
-        given = tag_sets.of_groups(tag_sets.likeliest(scores, taxonomy), groups)
-        return {"set_f1": tag_sets.pooled(truths, given)[0]}
-
-    def _by_language(self, scores: FloatArray, taxonomy: Taxonomy) -> dict[str, Figures] | None:
-        places: dict[str, list[int]] = {}
-        for place, row in enumerate(self.rows):
-            places.setdefault(language_of(row.text.title, row.text.lang), []).append(place)
-        if len(places) < 2:
-            return None
-        return {
-            lang: figures.report(scores[of], [self.rows[place] for place in of], taxonomy, self.classes)
-            for lang, of in sorted(places.items())
-        }
+def _by_language(
+    scores: FloatArray, rows: Sequence[Row], taxonomy: Taxonomy, classes: Classes
+) -> dict[str, Figures] | None:
+    places: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        places.setdefault(language_of(row.text.title, row.text.lang), []).append(place)
+    if len(places) < 2:
+        return None
+    return {
+        lang: figures.report(scores[of], [rows[place] for place in of], taxonomy, classes)
+        for lang, of in sorted(places.items())
+    }
 
 
 def _intervals(overall: Figures, drawn: Mapping[str, Drawn]) -> dict[str, Interval]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import math
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from string import ascii_uppercase as letters
 
 from rich.box import SIMPLE
@@ -60,36 +60,28 @@ def _print(comparison: Comparison, console: Console) -> None:
 
 
 def _print_spans(found: SpanComparison, console: Console) -> None:
-    """Exact span F1 of every extractor and group, and the differences."""
-    rows = [
-        {
-            "model": model,
-            "group": group,
-            "spans": f"{of.spans:.0f}",
-            "precision": _shown(of.precision),
-            "recall": _shown(of.recall),
-            "F1": _shown(of.f1),
-            "95 % interval": f"{of.low:.3f} – {of.high:.3f}",
-        }
-        for model, groups in found.models.items()
-        for group, of in groups.items()
-    ]
-    console.print(_table(f"exact span F1 on {found.titles} titles", rows, numbers=False))
-    for of in found.differences:
-        within = f"({of.low:+.3f} – {of.high:+.3f})"
-        console.print(f"{of.model} minus {of.minus}: {of.difference:+.3f} {within}")
+    table = Table(title=f"exact span F1 on {found.titles} titles", box=SIMPLE)
+    for name in ("model", "group", "spans", "precision", "recall", "F1", "95 % interval"):
+        table.add_column(name)
+    for model, groups in found.models.items():
+        for group, of in groups.items():
+            ratios = (_shown(ratio) for ratio in (of.precision, of.recall, of.f1))
+            table.add_row(model, group, f"{of.spans:.0f}", *ratios, f"{of.low:.3f} – {of.high:.3f}")
+    console.print(table)
+    for gap in found.differences:
+        within = f"({gap.low:+.3f} – {gap.high:+.3f})"
+        console.print(f"{gap.model} minus {gap.minus}: {gap.difference:+.3f} {within}")
 
 
 def _means(measured: Sequence[Measured]) -> Iterator[Cells]:
     """A line a model on one slice, and under it a line a language."""
     for letter, one in zip(letters, measured, strict=False):
-        of = one.figures
-        scarce, rest = (of.by_frequency[part] for part in ("scarce", "rest"))
+        of, parts = one.figures, one.figures.by_frequency
         yield {
             **_of_all(one.slice, letter, of, of.intervals),
             "coverage at .9 precision": _shown(of.mean_coverage_at_90),
-            "scarce F1 (values)": f"{_shown(scarce.macro_f1)} ({scarce.values})",
-            "other F1 (values)": f"{_shown(rest.macro_f1)} ({rest.values})",
+            "scarce F1 (values)": f"{_shown(parts['scarce'].macro_f1)} ({parts['scarce'].values})",
+            "other F1 (values)": f"{_shown(parts['rest'].macro_f1)} ({parts['rest'].values})",
             "set F1": _shown(of.tags["set_f1"]),
             "edit distance": _shown(of.tags.get("edit_distance")),
             "broken pictures": str(of.pictures.get("unusable", 0)),
@@ -114,22 +106,19 @@ def _difference(of: Difference, named: Mapping[str, str]) -> Cells:
     def mean(gap: Gap | None) -> str:
         return f"{gap.difference:+.3f} \\[{gap.low:+.3f} {gap.high:+.3f}]" if gap else "–"
 
-    def groups_where(clear: Callable[[Gap], bool]) -> str:
-        found = [
-            f"{group} {measure} {gaps[measure].difference:+.3f}"
-            for group, gaps in (of.groups or {}).items()
-            for measure in ("accuracy", "macro_f1", "micro_f1")
-            if measure in gaps and clear(gaps[measure])
-        ]
-        return ", ".join(found) or "none"
-
+    gaps = [
+        (f"{group} {measure} {gap.difference:+.3f}", gap)
+        for group, of_group in (of.groups or {}).items()
+        for measure, gap in of_group.items()
+        if measure in ("accuracy", "macro_f1", "micro_f1")
+    ]
     return {
         "slice": of.slice,
         "": f"{named[of.model]} − {named[of.minus]}",
         "accuracy": mean(of.mean_accuracy),
         "macro-F1": mean(of.mean_macro_f1),
-        "groups shown better": groups_where(lambda gap: gap.low > 0),
-        "groups shown worse": groups_where(lambda gap: gap.high < 0),
+        "groups shown better": ", ".join(shown for shown, gap in gaps if gap.low > 0) or "none",
+        "groups shown worse": ", ".join(shown for shown, gap in gaps if gap.high < 0) or "none",
     }
 
 

@@ -41,7 +41,7 @@ def run_evaluation(
         TagstreamError: a model cannot be fetched or is damaged.
     """
     found: Comparison | SpanComparison
-    if _has_spans(data):
+    if data.suffix == ".jsonl" and data.is_file() and "entities" in read_table(data).columns:
         if slices or spec or report:
             raise ValueError("titles with spans have no slices, no spec and no report")
         found = _compare_extractors(data, models)
@@ -100,10 +100,6 @@ def _compare_extractors(data: Path, models: Sequence[str]) -> SpanComparison:
     if len(extractors) < len(models):
         raise ValueError(f"two extractors have one name: {', '.join(models)}")
     return compare_extractors(extractors, read_titles(data))
-
-
-def _has_spans(data: Path) -> bool:
-    return data.suffix == ".jsonl" and data.is_file() and "entities" in read_table(data).columns
 
 
 def _folder(model: str, registry: Registry) -> Path:
