@@ -31,7 +31,16 @@ from tagstream.dataset.split import (
 from tagstream.dataset.targets import FloatArray
 from tagstream.dataset.training_set import title_hash
 from tagstream.evaluation import figures, measures, tag_sets
-from tagstream.evaluation.figures import Classes, Figures, Json, PartFigures, ToJson, ValueFigures, mean_of
+from tagstream.evaluation.figures import (
+    SINGLE_MEASURES,
+    Classes,
+    Figures,
+    Json,
+    PartFigures,
+    ToJson,
+    ValueFigures,
+    mean_of,
+)
 from tagstream.evaluation.measures import Floats, Interval, Judged, interval
 from tagstream.text.masking import LabelWords, label_words
 
@@ -50,13 +59,6 @@ SLICES = {
 }
 #: Bounds the memory of a bootstrap over many rows to some 100 MB.
 WEIGHTS_AT_ONCE = 4_000_000
-#: Figures of single-choice groups whose means have intervals too.
-SINGLE_MEASURES = {
-    "accuracy": measures.accuracy_of,
-    "macro_f1": measures.macro_f1_of,
-    "ece": measures.calibration_of,
-    "coverage_at_90": measures.coverage_of,
-}
 #: Group → (draws,).
 Drawn = Mapping[str, Floats]
 

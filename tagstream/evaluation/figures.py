@@ -40,6 +40,22 @@ PARTS: Mapping[str, tuple[int, float]] = {
     "head": (301, math.inf),
     "rest": (31, math.inf),
 }
+#: (Group, weights) → (draws,).
+Measure = Callable[[Judged, measures.Floats], measures.Floats]
+#: Figure of a single-choice group → how it is computed.
+SINGLE_MEASURES: Mapping[str, Measure] = {
+    "accuracy": measures.accuracy_of,
+    "macro_f1": measures.macro_f1_of,
+    "ece": measures.calibration_of,
+    "coverage_at_90": measures.coverage_of,
+}
+#: The same for free tags.
+FREE_MEASURES: Mapping[str, Measure] = {
+    "micro_f1": measures.micro_f1_of,
+    "micro_f1_listed": partial(measures.micro_f1_of, listed_only=True),
+    "macro_f1": measures.macro_f1_of,
+    "ece": measures.calibration_of,
+}
 
 
 class Scorer(Protocol):
@@ -147,12 +163,12 @@ def judged_groups(
     scores: FloatArray, rows: Sequence[Row], taxonomy: Taxonomy, classes: Classes
 ) -> list[Judged]:
     """Each group that both the taxonomy and some row know."""
-    found = []
-    for group in taxonomy.groups:
-        labels = [row.labels.get(group.name, ()) for row in rows]
-        of_group = scores[:, taxonomy.slices[group.name]]
-        found.append(measures.judge(of_group, labels, group, classes.get(group.name)))
-    return [judged for judged in found if len(judged.places)]
+    labelled = ((of, [row.labels.get(of.name, ()) for row in rows]) for of in taxonomy.groups)
+    return [
+        measures.judge(scores[:, taxonomy.slices[of.name]], labels, of, classes.get(of.name))
+        for of, labels in labelled
+        if any(labels)
+    ]
 
 
 def report(scores: FloatArray, rows: Sequence[Row], taxonomy: Taxonomy, classes: Classes) -> Figures:
@@ -173,23 +189,11 @@ def mean_of(groups: Sequence[GroupFigures], measure: str) -> float:
 
 
 def _of_group(judged: Judged) -> GroupFigures:
-    every_row, single = np.ones((1, len(judged.places))), judged.single
-
-    def figure(measure: Callable[[Judged, measures.Floats], measures.Floats]) -> float:
-        return float(measure(judged, every_row)[0])
-
-    ece, floor = figure(measures.calibration_of), measures.perfect_calibration(judged.confidence)
-    return GroupFigures(
-        rows=len(judged.places),
-        accuracy=figure(measures.accuracy_of) if single else None,
-        micro_f1=None if single else figure(measures.micro_f1_of),
-        micro_f1_listed=None if single else figure(partial(measures.micro_f1_of, listed_only=True)),
-        macro_f1=figure(measures.macro_f1_of),
-        ece=ece,
-        ece_floor=floor,
-        ece_excess=ece - floor,
-        coverage_at_90=figure(measures.coverage_of) if single else None,
-    )
+    every_row, known = np.ones((1, len(judged.places))), SINGLE_MEASURES if judged.single else FREE_MEASURES
+    found = {name: float(measure(judged, every_row)[0]) for name, measure in known.items()}
+    floor = measures.perfect_calibration(judged.confidence)
+    excess = found["ece"] - floor
+    return GroupFigures(rows=len(judged.places), ece_floor=floor, ece_excess=excess, **found)
 
 
 def value_figures(judged: Judged, counts: Mapping[str, int]) -> dict[str, ValueFigures]:

@@ -125,10 +125,10 @@ def value_f1(judged: Judged, weights: Floats) -> tuple[Floats, Floats]:
     return ratio(2 * (weights @ judged.hits), labels + weights @ judged.answers), labels
 
 
-def macro_f1_of(judged: Judged, weights: Floats, values: Bools | None = None) -> Floats:
-    """(draws,) mean F1 over the measured values (or `values`) that a drawn row has; NaN if there are none."""
+def macro_f1_of(judged: Judged, weights: Floats) -> Floats:
+    """(draws,) mean F1 over the measured values that a drawn row has; NaN if there are none."""
     f1, labels = value_f1(judged, weights)
-    counted = (labels > 0) & (judged.measured if values is None else values)
+    counted = (labels > 0) & judged.measured
     return ratio(np.where(counted, f1, 0).sum(axis=1), counted.sum(axis=1))
 
 
@@ -145,7 +145,7 @@ def calibration_of(judged: Judged, weights: Floats) -> Floats:
     return ratio(np.abs(weights @ judged.gaps).sum(axis=1), weights.sum(axis=1) * answers)
 
 
-def perfect_calibration(confidence: Floats, seed: int = 0) -> float:
+def perfect_calibration(confidence: Floats) -> float:
     """The mean calibration error of answers whose confidence is exactly right.
 
     With few rows a bin's share of right answers differs from its confidence by chance. Simulated: right
@@ -157,12 +157,9 @@ def perfect_calibration(confidence: Floats, seed: int = 0) -> float:
     order = np.argsort(bin_of(flat), kind="stable")
     flat, bins = flat[order], bin_of(flat)[order]
     starts = np.flatnonzero(np.diff(bins, prepend=-1))
-    rng = np.random.default_rng(seed)
-    errors = [
-        np.abs(np.add.reduceat(flat - (rng.random(len(flat)) < flat), starts)).sum()
-        for _ in range(SIMULATIONS)
-    ]
-    return float(np.mean(errors)) / len(flat)
+    rng = np.random.default_rng(0)
+    gaps = (flat - (rng.random(len(flat)) < flat) for _ in range(SIMULATIONS))
+    return float(np.mean([np.abs(np.add.reduceat(of, starts)).sum() for of in gaps])) / len(flat)
 
 
 def coverage_of(judged: Judged, weights: Floats, precision: float = 0.9) -> Floats:
@@ -192,10 +189,10 @@ def bin_of(confidence: Floats) -> npt.NDArray[np.int64]:
     return np.clip((confidence * BINS).astype(np.int64), 0, BINS - 1)
 
 
-def resampled(near_duplicates: Sequence[str], rounds: int, seed: int = 0) -> Floats:
+def resampled(near_duplicates: Sequence[str], rounds: int = ROUNDS) -> Floats:
     """(rounds, rows) how often each row is drawn when near-duplicate groups are drawn with replacement."""
     names, group_of = np.unique(np.asarray(near_duplicates, object).astype(str), return_inverse=True)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
     weights: Floats = np.empty((rounds, len(group_of)), np.float32)
     for drawn in weights:
         drawn[:] = np.bincount(rng.integers(0, len(names), len(names)), minlength=len(names))[group_of]

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 
 import jinja2
@@ -23,7 +22,6 @@ from tagstream.evaluation import plots
 from tagstream.evaluation.figures import (
     Classes,
     Counts,
-    Figures,
     by_frequency,
     figures_of,
     judged_groups,
@@ -57,7 +55,9 @@ def write_report(
         raise ValueError("nothing to report: no row has a label of a group of the taxonomy")
     values, measured = values_of(judged, counts), figures_of(judged, len(rows))
     parts = by_frequency(values)
-    worst = _worst(judged, measured)
+    f1 = {name: of.macro_f1 for name, of in measured.groups.items() if of.macro_f1 >= 0}  # not NaN
+    single = [one for one in judged if one.single and one.group.name in f1]
+    worst = min(single, key=lambda one: f1[one.group.name], default=None)
     folder.mkdir(parents=True, exist_ok=True)
     names = plots.group_names(taxonomy)
     with plots.drawing():
@@ -71,12 +71,11 @@ def write_report(
         if worst is not None:
             figures["confusion"] = plots.confusion(worst, names[worst.group.name])
         pictures = {name: _embedded(folder / f"{name}.png", figure) for name, figure in figures.items()}
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    template = environment.from_string(
-        files("tagstream.evaluation").joinpath("report.html").read_text(encoding="utf-8")
+    loader = jinja2.PackageLoader("tagstream.evaluation", ".")
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
     )
-    path = folder / "report.html"
-    rendered = template.render(
+    rendered = environment.get_template("report.html").render(
         title=title,
         facts=dict(facts or {}),
         rows=len(rows),
@@ -88,21 +87,14 @@ def write_report(
         worst=worst.group.name if worst else None,
         pictures=pictures,
     )
-    path.write_text(rendered, encoding="utf-8")
-    return path
+    (folder / "report.html").write_text(rendered, encoding="utf-8")
+    return folder / "report.html"
 
 
 def _pooled(one: Judged) -> tuple[float | None, float | None]:
     """Precision and recall of all tags of a group together."""
     hits, given, true = int(one.hits.sum()), int(one.answers.sum()), int(one.labels.sum() + one.foreign.sum())
     return hits / given if given else None, hits / true if true else None
-
-
-def _worst(judged: Sequence[Judged], figures: Figures) -> Judged | None:
-    """The single-choice group of the lowest macro-F1, of those that have one."""
-    f1 = {name: of.macro_f1 for name, of in figures.groups.items() if of.macro_f1 >= 0}  # not NaN
-    single = [one for one in judged if one.single and one.group.name in f1]
-    return min(single, key=lambda one: f1[one.group.name], default=None)
 
 
 def _embedded(path: Path, figure: Figure) -> str:

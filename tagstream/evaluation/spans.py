@@ -14,7 +14,7 @@ import numpy as np
 from tagstream.dataset.split import near_duplicate_groups
 from tagstream.dataset.titles import Labelled, Title
 from tagstream.evaluation.figures import ToJson
-from tagstream.evaluation.measures import ROUNDS, Floats, interval, ratio, resampled
+from tagstream.evaluation.measures import Floats, interval, ratio, resampled
 
 Spans = Sequence[Sequence[Labelled]]
 
@@ -68,7 +68,7 @@ def span_f1(true: Spans, found: Spans) -> dict[str, SpanFigures]:
 def compare_extractors(extractors: Mapping[str, FindsSpans], titles: Sequence[Title]) -> SpanComparison:
     """The first extractor is the one that the others are compared with."""
     texts = [title.text for title in titles]
-    draws = resampled(near_duplicate_groups(texts, [None] * len(texts)), ROUNDS)
+    draws = resampled(near_duplicate_groups(texts, [None] * len(texts)))
     models: dict[str, dict[str, SpanFigures]] = {}
     drawn: dict[str, Floats] = {}
     for name, extractor in extractors.items():
