@@ -63,15 +63,11 @@ def products() -> list[ProductEvent]:
 def history() -> list[ProductEvent]:
     """`products()`, then newer versions of some (among them those without picture, which now have one), then
     deletes."""
-    changed = [
-        product for product in listed() if product.number % _UPDATED_EVERY == 0 or lacks_picture(product)
-    ]
-    updates = [as_event(product, 2) for product in changed]
-    updates += [
-        as_event(product, 3, title=f"{product.title} XL") for product in changed[::3] if product.lang == "en"
-    ]
-    gone = [product for product in listed() if product.number % _DELETED_EVERY == _DELETED_EVERY - 1]
-    return [*products(), *updates, *(as_event(product, 4, gone=True) for product in gone)]
+    changed = [one for one in listed() if one.number % _UPDATED_EVERY == 0 or lacks_picture(one)]
+    updates = [as_event(one, 2) for one in changed]
+    updates += [as_event(one, 3, title=f"{one.title} XL") for one in changed[::3] if one.lang == "en"]
+    gone = [one for one in listed() if one.number % _DELETED_EVERY == _DELETED_EVERY - 1]
+    return [*products(), *updates, *(as_event(one, 4, gone=True) for one in gone)]
 
 
 def lacks_picture(product: Product) -> bool:

@@ -17,10 +17,10 @@ import typer
 from tagstream.cli.show import AsJson, print_json, print_rows, say
 from tagstream.core.errors import BadSettings
 from tagstream.core.taxonomy import Group, Taxonomy, Value
-from tagstream.dataset.columns import ALIASES, NO_COLUMN, Columns, columns_of
+from tagstream.dataset.columns import ALIASES, NO_COLUMN, Columns
 from tagstream.dataset.description import FILE_NAME, DataFile, Dataset, read_dataset, write_dataset
 from tagstream.dataset.induce import Finding, induce
-from tagstream.dataset.names import named, read_names
+from tagstream.dataset.names import named
 from tagstream.dataset.table import read_table
 from tagstream.taxonomy import edit
 from tagstream.taxonomy.files import read_taxonomy, write_taxonomy
@@ -61,12 +61,20 @@ def init(
     overwrite: Overwrite = False,
 ) -> None:
     """Make one from labelled products, and a dataset.toml beside it; print what each column is, and why."""
-    columns = columns_of(id_column, title, description, brand, image, labels, separators)
+    columns = Columns(
+        id=id_column,
+        title=title,
+        description=description,
+        brand=brand,
+        image=image,
+        labels=[name.strip() for name in labels.split(",")] if labels else None,
+        separators=separators,
+    )
     dataset = _read(data, columns)
     products = dataset.products[0]
     taxonomy, findings = induce(products.path, products.columns, min_rows)
     if dataset.names:
-        taxonomy = named(taxonomy, read_names(dataset.names))
+        taxonomy = named(taxonomy, dataset.names)
     _write_new(file, taxonomy, overwrite)
     _print_findings(findings)
     used = {finding.role for finding in findings}
@@ -212,7 +220,7 @@ def _columns_in(file: DataFile, found: Mapping[str, str]) -> Columns:
             roles[role] = found[role]
         elif role not in found and getattr(by_name, role) != NO_COLUMN:
             roles[role] = NO_COLUMN
-    return replace(file.columns.changed_by(Columns(**roles)), labels=None)
+    return file.columns.model_copy(update={**roles, "labels": None})
 
 
 def _write_new(file: Path, taxonomy: Taxonomy, overwrite: bool) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
 
 from tagstream.core.ports import TextFields
 from tagstream.dataset.table import Line
@@ -25,21 +27,22 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "description": ("description", "product_description", "desc", "描述"),
     "brand": ("brand", "vendor", "品牌"),
     "image": ("image", "image_path", "picture", "photo", "图片"),
-    "lang": ("lang", "language", "locale"),
+    "lang_column": ("lang", "language", "locale"),
 }
 #: A column of objects whose members are labels, unless another one is named.
 _LABELS_FROM = "tags"
 
 
-@dataclass(frozen=True, slots=True)
-class Columns:
+class Columns(BaseModel):
     """Which column means what. None: the first that has one of its `ALIASES`; "none": there is none.
 
     `labels`: the groups. None: the taxonomy's groups; without a taxonomy every other column.
     `labels_from`: the column of objects, {group: values}, whose members are the labels; None: `tags`, where
     that is one. `separators`: each of these characters comes between values of a `multi` group. `strip`:
-    marks that are taken out of texts. `default_lang`: the language of a row that names none.
+    marks that are taken out of texts. `lang`: the language of a row that names none.
     """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     id: str | None = None
     title: str | None = None
@@ -47,11 +50,11 @@ class Columns:
     brand: str | None = None
     image: str | None = None
     lang: str | None = None
-    labels: tuple[str, ...] | None = None
+    lang_column: str | None = None
+    labels: list[str] | None = None
     labels_from: str | None = None
     separators: str = "|;"
-    strip: tuple[str, ...] = ()
-    default_lang: str | None = None
+    strip: list[str] = []
 
     def found_in(self, header: Sequence[str], groups: Iterable[str] | None = None) -> Columns:
         """The same with every role and label decided: a column of the header, or `NO_COLUMN`.
@@ -66,13 +69,13 @@ class Columns:
             raise ValueError(f"no column of objects {outer!r} for labels_from{there}")
         labels = self.labels
         if labels is None and groups is not None:
-            labels = tuple(group for group in groups if group in offered)
+            labels = [group for group in groups if group in offered]
             if not labels:
                 raise ValueError(f"no column is a group of the taxonomy{there}")
         if missing := [name for name in labels or () if name not in offered]:
             raise ValueError(f"no column {missing[0]!r} for labels{there}")
         plain = {name.casefold().replace(" ", "_"): name for name in header if name not in (labels or ())}
-        roles: dict[str, str] = {}
+        roles: dict[str, Any] = {}
         for role, aliases in ALIASES.items():
             given = getattr(self, role)
             if given not in (None, NO_COLUMN, *header):
@@ -82,12 +85,12 @@ class Columns:
         if {roles["title"], roles["description"], roles["image"]} == {NO_COLUMN}:
             raise ValueError(f"no column of titles, descriptions or pictures{there}")
         if labels is None and outer != NO_COLUMN:
-            labels = tuple(offered)
+            labels = [*offered]
         elif labels is None:
             objects = {name.partition(".")[0] for name in header if "." in name} & set(header)
             taken = NOT_GROUPS | set(roles.values()) | objects
-            labels = tuple(name for name in offered if name.partition(".")[0] not in taken)
-        return replace(replace(self, labels=labels, labels_from=outer), **roles)  # type: ignore[arg-type]
+            labels = [name for name in offered if name.partition(".")[0] not in taken]
+        return self.model_copy(update={"labels": labels, "labels_from": outer, **roles})
 
     def of_label(self, group: str) -> str:
         """The column that has the labels of a group, once `labels_from` is decided."""
@@ -95,40 +98,20 @@ class Columns:
 
     def changed_by(self, other: Columns) -> Columns:
         """The same with everything in which `other` differs from the defaults."""
-        theirs = {of.name: getattr(other, of.name) for of in fields(other)}
-        return replace(self, **{name: one for name, one in theirs.items() if one != getattr(Columns(), name)})
+        return self.model_copy(update=other.model_dump(exclude_defaults=True))
 
     def texts(self, line: Line) -> TextFields:
         """The texts of a row, once the columns are found. Empty ones but the title are None."""
-        lang = line.text(self.lang or NO_COLUMN) or self.default_lang
-        title, brand, description = (
-            self._text(line, of) for of in (self.title, self.brand, self.description)
-        )
-        return TextFields(title=title, brand=brand or None, description=description or None, lang=lang)
-
-    def _text(self, line: Line, column: str | None) -> str:
-        text = line.text(column or NO_COLUMN)
+        texts = [line.text(of or NO_COLUMN) for of in (self.title, self.brand, self.description)]
         for mark in self.strip:
-            text = text.replace(mark, " ")
-        return text
+            texts = [text.replace(mark, " ") for text in texts]
+        title, brand, description = texts
+        lang = line.text(self.lang_column or NO_COLUMN) or self.lang
+        return TextFields(title=title, brand=brand or None, description=description or None, lang=lang)
 
 
 def _members(header: Sequence[str], outer: str) -> list[str]:
     return [name.removeprefix(f"{outer}.") for name in header if name.startswith(f"{outer}.")]
-
-
-def columns_of(
-    id: str | None = None,
-    title: str | None = None,
-    description: str | None = None,
-    brand: str | None = None,
-    image: str | None = None,
-    labels: str | None = None,
-    separators: str = "|;",
-) -> Columns:
-    """`Columns` from a command line's options; `labels` are comma-separated."""
-    groups = tuple(name.strip() for name in labels.split(",")) if labels else None
-    return Columns(id, title, description, brand, image, labels=groups, separators=separators)
 
 
 def split_cell(cell: str, separators: str) -> list[str]:

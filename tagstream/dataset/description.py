@@ -23,14 +23,14 @@ from __future__ import annotations
 import json
 import os
 import tomllib
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from tagstream.dataset.columns import NO_COLUMN, Columns
-from tagstream.dataset.table import products_file, titles_files
+from tagstream.dataset.table import ENDINGS, products_file
 
 FILE_NAME = "dataset.toml"
 Role = Literal["products", "titles"]
@@ -81,14 +81,15 @@ def read_dataset(source: Path, columns: Columns | None = None) -> Dataset:
     if description.suffix == ".toml" and description.is_file():
         return _described(description, columns or Columns())
     columns = columns or Columns()
-    without_pictures = columns.changed_by(Columns(image=NO_COLUMN))
-    titles = titles_files(source) if columns.title != NO_COLUMN else []
-    return Dataset(
-        (
-            DataFile(products_file(source), "products", columns),
-            *(DataFile(path, "titles", without_pictures) for path in titles),
-        )
-    )
+    files = [DataFile(products_file(source), "products", columns)]
+    if columns.title != NO_COLUMN:
+        without_pictures = columns.model_copy(update={"image": NO_COLUMN})
+        endings = tuple(f".{end}" for end in ENDINGS)
+        titles = (path for path in sorted(source.glob("[!.]*")) if "titles" in path.name and path.is_file())
+        files += [
+            DataFile(path, "titles", without_pictures) for path in titles if path.name.endswith(endings)
+        ]
+    return Dataset(tuple(files))
 
 
 def write_dataset(path: Path, dataset: Dataset) -> None:
@@ -98,45 +99,23 @@ def write_dataset(path: Path, dataset: Dataset) -> None:
         file = getattr(dataset, name)
         lines += [f"{name} = {_toml(_relative(file, path))}"] if file else []
     for data_file in dataset.files:
-        found = {_KEYS.get(of.name, of.name): getattr(data_file.columns, of.name) for of in fields(Columns)}
-        usual = {_KEYS.get(of.name, of.name): of.default for of in fields(Columns)}
+        columns = data_file.columns.model_dump(exclude_defaults=True)
         lines += ["", "[[files]]", f"path = {_toml(_relative(data_file.path, path))}"]
-        lines += [f'role = "{data_file.role}"']
-        lines += [f"{key} = {_toml(one)}" for key, one in found.items() if one != usual[key]]
+        lines += [f'role = "{data_file.role}"', *(f"{key} = {_toml(one)}" for key, one in columns.items())]
     path.write_text("\n".join([*lines, ""]).lstrip("\n"), encoding="utf-8")
 
 
 #: Keys and fields of a data set that name a file.
 _NAMED_FILES = ("taxonomy", "names", "short_titles")
-#: A field of `Columns` → its key in the file, where that is another one.
-_KEYS = {"lang": "lang_column", "default_lang": "lang"}
 
 
-class _File(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
-
+class _File(Columns):
     path: str
     role: Role = "products"
-    id: str | None = None
-    title: str | None = None
-    description: str | None = None
-    brand: str | None = None
-    image: str | None = None
-    lang: str | None = None
-    lang_column: str | None = None
-    labels: list[str] | None = None
-    labels_from: str | None = None
-    separators: str = "|;"
-    strip: list[str] = []
-
-    def columns(self) -> Columns:
-        read: dict[str, Any] = {of.name: getattr(self, _KEYS.get(of.name, of.name)) for of in fields(Columns)}
-        lists = {name: tuple(one) for name, one in read.items() if isinstance(one, list)}
-        return Columns(**(read | lists))
 
 
 class _Description(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True)
+    model_config = ConfigDict(extra="forbid")
 
     taxonomy: str | None = None
     names: str | None = None
@@ -152,18 +131,15 @@ def _described(path: Path, columns: Columns) -> Dataset:
         raise ValueError(f"{path}: {_key(first['loc'])}: {first['msg']}") from error
     except ValueError as error:
         raise ValueError(f"{path} is no TOML: {error}") from error
-    files = tuple(
-        DataFile(
-            _there(path, f"files[{number}].path", file.path),
-            file.role,
-            file.columns().changed_by(columns) if file.role == "products" else file.columns(),
-        )
-        for number, file in enumerate(found.files, 1)
-    )
+    files = []
+    for number, file in enumerate(found.files, 1):
+        own = Columns(**file.model_dump(exclude={"path", "role"}))
+        own = own.changed_by(columns) if file.role == "products" else own
+        files.append(DataFile(_existing(path, f"files[{number}].path", file.path), file.role, own))
     if not any(file.role == "products" for file in files):
         raise ValueError(f'{path}: files: none has the role "products"')
-    named = {key: getattr(found, key) for key in _NAMED_FILES}
-    return Dataset(files, **{key: _there(path, key, name) for key, name in named.items() if name is not None})
+    named = {key: name for key in _NAMED_FILES if (name := getattr(found, key)) is not None}
+    return Dataset(tuple(files), **{key: _existing(path, key, name) for key, name in named.items()})
 
 
 def _key(location: tuple[str | int, ...]) -> str:
@@ -172,7 +148,7 @@ def _key(location: tuple[str | int, ...]) -> str:
     return "".join(parts).removeprefix(".")
 
 
-def _there(description: Path, key: str, name: str) -> Path:
+def _existing(description: Path, key: str, name: str) -> Path:
     file = description.parent / name
     if not file.is_file():
         raise ValueError(f"{description}: {key}: no such file: {name}")
@@ -183,6 +159,6 @@ def _relative(path: Path, description: Path) -> str:
     return Path(os.path.relpath(path.resolve(), description.parent.resolve())).as_posix()
 
 
-def _toml(content: str | tuple[str, ...]) -> str:
+def _toml(content: str | list[str]) -> str:
     """JSON's strings and lists of strings are TOML's too."""
     return json.dumps(content, ensure_ascii=False)

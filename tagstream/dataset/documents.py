@@ -7,7 +7,6 @@ nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -41,7 +40,7 @@ for _first in ("~", "n", "N", ""):
     ]
 
 
-def read_document(path: Path, model: type[_Model], needs: str, defaults: Mapping[str, Any]) -> _Model:
+def read_document(path: Path, model: type[_Model], needs: str, **defaults: Any) -> _Model:
     """The file's content as a checked model. `needs`: a key that such a file has.
 
     Raises:

@@ -27,16 +27,16 @@ class Names(RootModel[dict[str, _GroupNames]]):
     """Group → its names, and those of its values, by language."""
 
 
-def read_names(path: Path) -> Names:
-    """Raises BadSettings if the file cannot be read or holds no names; names the line and the field."""
-    return read_document(path, Names, "names", {})
+def named(taxonomy: Taxonomy, path: Path) -> Taxonomy:
+    """The taxonomy with the display names of a file too. Names of unknown groups and values are left out.
 
-
-def named(taxonomy: Taxonomy, names: Names) -> Taxonomy:
-    """The taxonomy with these display names too. Names of unknown groups and values are left out."""
+    Raises:
+        BadSettings: the file cannot be read or holds no names; names the line and the field.
+    """
+    names = read_document(path, Names, "names").root
     groups = []
     for group in taxonomy.groups:
-        if (found := names.root.get(group.name)) is not None:
+        if found := names.get(group.name):
             values = tuple(
                 value.model_copy(update={"names": value.names | found.values.get(value.value, {})})
                 for value in group.values

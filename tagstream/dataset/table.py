@@ -97,7 +97,7 @@ def read_table(path: Path) -> Table:
     if _is_json(path):
         lines = (row for row in _json_rows(path) if isinstance(row, Line))
         return Table(path, tuple(dict.fromkeys(name for line in lines for name in _names(line.cells))))
-    with open_text(path) as file:
+    with _open_text(path) as file:
         first = file.readline()
     if not _is_unicode(first):
         raise ValueError(f"{path}: line 1 is not UTF-8")
@@ -120,14 +120,7 @@ def products_file(source: Path) -> Path:
     raise ValueError(f"{source}: no such file, and no folder with one of {', '.join(FILE_NAMES)}")
 
 
-def titles_files(folder: Path) -> list[Path]:
-    """The folder's files with "titles" in their names: further labelled rows, without pictures."""
-    endings = tuple(f".{end}" for end in ENDINGS)
-    found = (path for path in folder.glob("[!.]*") if "titles" in path.name)
-    return sorted(path for path in found if path.name.endswith(endings) and path.is_file())
-
-
-def open_text(path: Path) -> IO[str]:
+def _open_text(path: Path) -> IO[str]:
     """UTF-8, unzipped where the name ends in .gz, without a byte order mark, line ends as they are.
 
     A byte that is no UTF-8 becomes a lone surrogate, so that it can be written back.
@@ -140,7 +133,7 @@ def open_text(path: Path) -> IO[str]:
 def _csv_rows(table: Table) -> Iterator[Line | Broken]:
     csv.field_size_limit(_FIELD_MAX_CHARS)
     width = len(table.columns)
-    with open_text(table.path) as file:
+    with _open_text(table.path) as file:
         file.readline()
         ahead: deque[str] = deque()
         number = 1
@@ -172,7 +165,7 @@ def _taken(file: IO[str], ahead: deque[str], delimiter: str) -> tuple[list[str],
 
 
 def _json_rows(path: Path) -> Iterator[Line | Broken]:
-    with open_text(path) as file:
+    with _open_text(path) as file:
         for number, line in enumerate(file, 1):
             if text := line.strip():
                 found, why = _object(text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +14,7 @@ from tagstream.core.taxonomy import Taxonomy
 from tagstream.dataset.description import DataFile, Dataset
 from tagstream.dataset.documents import read_document
 from tagstream.dataset.induce import apart, induce_rows, learnable, respelt
-from tagstream.dataset.names import Names, named, read_names
+from tagstream.dataset.names import named
 from tagstream.dataset.rows import Places, Row, read_rows, unknown_labels
 from tagstream.dataset.split import (
     EvaluationSpec,
@@ -112,13 +113,14 @@ def training_set(
     fold: Fold | None = None,
     *,
     told: Collection[str] = (),
-    names: Names | None = None,
+    names: Path | None = None,
     short_titles: ShortTitles | None = None,
 ) -> TrainingSet:
     """Cut, leave out what must not be seen, and list the classes.
 
     `taxonomy`: what the labels were read through; of it, what these rows can teach is learned. Without one it
-    is induced from the training part: `told` are groups whatever they look like, `names` display names.
+    is induced from the training part: `told` are groups whatever they look like, `names` is a file of display
+    names.
 
     Raises:
         ValueError: a part is empty, or no group has two values with enough rows: there are too few rows.
@@ -138,7 +140,7 @@ def training_set(
     not_learned: list[str] = []
     if taxonomy is None:
         induced, findings = induce_rows([*parted.train, *kept], told)
-        taxonomy = named(induced, names or Names({}))
+        taxonomy = named(induced, names) if names else induced
         parted, kept = parted.each(lambda rows: respelt(rows, induced)), respelt(kept, induced)
         not_learned = [f"{of.column} is not learned: {of.why}" for of in findings if of.role != "label"]
     learned, left_out = learnable(taxonomy, [row.labels for row in (*parted.train, *kept)])
@@ -151,20 +153,16 @@ def training_set(
         taxonomy=learned,
         short_titles=short_titles,
     )
-    return replace(found, spec=_spec(found, seed))
-
-
-def _spec(data: TrainingSet, seed: int) -> EvaluationSpec:
-    """Long copy is measured apart, see `training.release`."""
-    titles = data.titles
+    titles = found.titles  # long copy is measured apart, see `training.release`
     labels = [row.labels for part in (titles.train, titles.validation, titles.test) for row in part]
-    return EvaluationSpec(
+    spec = EvaluationSpec(
         test_ids=tuple(row.product_id for row in titles.test),
         validation_ids=tuple(row.product_id for row in titles.validation),
         classes=class_lists(row.labels for row in titles.train),
         seed=seed,
-        mask_hash=label_words([data.taxonomy], labels).content_hash(),
+        mask_hash=label_words([learned], labels).content_hash(),
     )
+    return replace(found, spec=spec)
 
 
 def read_training_set(
@@ -195,7 +193,9 @@ def read_training_set(
     groups = {group for row in products for group in row.labels}
     groups |= {group.name for group in taxonomy.groups} if taxonomy else set()
     further = [row for more in extra for file in more.products for row in rows_of(file)]
-    further += [_within(row, groups) for file in dataset.titles for row in rows_of(file)]
+    for row in (row for file in dataset.titles for row in rows_of(file)):
+        # Another column of a titles file is no group.
+        further.append(replace(row, labels={name: row.labels[name] for name in row.labels if name in groups}))
     unique: dict[str, Row] = {}
     for row in further:
         if row.product_id not in unique or (row.image and not unique[row.product_id].image):
@@ -206,10 +206,8 @@ def read_training_set(
         seed,
         taxonomy,
         told={label for file in dataset.files for label in file.columns.labels or ()},
-        names=read_names(dataset.names) if dataset.names else None,
-        short_titles=read_document(dataset.short_titles, ShortTitles, "lang", {})
-        if dataset.short_titles
-        else None,
+        names=dataset.names,
+        short_titles=read_document(short, ShortTitles, "lang") if (short := dataset.short_titles) else None,
     )
     notes = [f"further titles found beside the products: {file.path}" for file in dataset.titles]
     if taxonomy is not None and (outside := unknown_labels(products, taxonomy)):
@@ -221,11 +219,6 @@ def read_training_set(
     if data.left_out:
         notes.append(f"{data.left_out} extra rows share an id or title with a held-out one: left out")
     return data, notes
-
-
-def _within(row: Row, groups: Collection[str]) -> Row:
-    """Another column of a titles file is no group."""
-    return replace(row, labels={group: labels for group, labels in row.labels.items() if group in groups})
 
 
 def image_groups(data: TrainingSet) -> tuple[str, ...]:

@@ -11,9 +11,8 @@ colour of the catalogue or the product begins among them. A title without such a
 beginning that is the brand of another title; if there is none, the title is left out, since it would teach
 that its brand is no brand.
 
-Weak they are: a collection's name before "Men" counts as brand ("Casio Youth Series"), and synonyms of an
-articleType (tee, wedges) are not found. What is measured on such labels is agreement with this procedure.
-Of 40 titles read by a person 38 brands were right, of 39 labelled products all, and one product was missed.
+A collection's name before "Men" counts as brand ("Casio Youth Series"), and synonyms of an articleType (tee,
+wedges) are not found. What is measured on such labels is agreement with this procedure.
 """
 
 from __future__ import annotations
@@ -69,13 +68,11 @@ def weak_labels(products: Sequence[tuple[str, str]], colours: Iterable[str]) -> 
     known = {_stems(words[:length]) for _, words, _, length in read if length}
     titles = []
     for title, words, product, length in read:
-        brand = length or _known_length(words, known)
-        if not brand:
-            continue
-        spans = [Labelled(words[0].start, words[brand - 1].end, "brand")]
-        if product and product.start >= spans[0].end:
-            spans.append(product)
-        titles.append(Title(title, tuple(spans)))
+        lengths = [length] if length else range(min(_BRAND_MAX_WORDS, len(words)), 0, -1)
+        if brand := next((n for n in lengths if _stems(words[:n]) in known), 0):
+            named = Labelled(words[0].start, words[brand - 1].end, "brand")
+            spans = (named, product) if product and product.start >= named.end else (named,)
+            titles.append(Title(title, spans))
     return titles
 
 
@@ -111,8 +108,3 @@ def _brand_length(title: str, words: Sequence[_Word], product: Labelled | None, 
         if (word.stem in colours and place) or (product and word.start >= product.start):
             return 0
     return 0
-
-
-def _known_length(words: Sequence[_Word], known: set[tuple[str, ...]]) -> int:
-    longest = min(_BRAND_MAX_WORDS, len(words))
-    return next((n for n in range(longest, 0, -1) if _stems(words[:n]) in known), 0)

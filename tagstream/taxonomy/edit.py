@@ -30,16 +30,14 @@ def add(
         made["parent"] = parent
     if names:
         made["names"] = dict(names)
-    groups = list(_dumped(taxonomy))
-    if any(known.name == group for known in taxonomy.groups):
-        for known in groups:
-            if known["name"] == group:
-                known["values"] = [*known["values"], made]
-    else:
-        new: dict[str, Any] = {"name": group, "kind": kind, "values": [made]}
+    groups = _dumped(taxonomy)
+    own = next((one for one in groups if one["name"] == group), None)
+    if own is None:
+        own = {"name": group, "kind": kind, "values": ()}
         if parent_group is not None:
-            new["parent_group"] = parent_group
-        groups.append(new)
+            own["parent_group"] = parent_group
+        groups.append(own)
+    own["values"] = [*own["values"], made]
     return _made(groups)
 
 
@@ -52,15 +50,13 @@ def rename(taxonomy: Taxonomy, group: str, old: str, new: str) -> Taxonomy:
     known = new in own.by_value or new in own.former
     if new == old or (known and own.current(new) != old):
         raise BadSettings(f"{group}={new} is there already: merge {old} into it")
-    groups = list(_dumped(taxonomy))
-    for one in groups:
-        if one["name"] == group:
-            kept = present.model_dump(exclude_unset=True) | {"value": new}
-            others = [value for value in one["values"] if value["value"] != new]
-            one["values"] = [kept if value["value"] == old else value for value in others]
-            one["values"].append({"value": old, "replaced_by": new})
-            if new in one.get("former", {}):
-                one["former"] = {name: now for name, now in one["former"].items() if name != new}
+    groups = _dumped(taxonomy)
+    one = next(one for one in groups if one["name"] == group)
+    kept = present.model_dump(exclude_unset=True) | {"value": new}
+    others = [value for value in one["values"] if value["value"] != new]
+    one["values"] = [kept if value["value"] == old else value for value in others]
+    one["values"].append({"value": old, "replaced_by": new})
+    one.get("former", {}).pop(new, None)
     return _made(_with_children_of(groups, group, old, new))
 
 
@@ -117,15 +113,15 @@ def _live(taxonomy: Taxonomy, group: str, value: str) -> Value:
     return found
 
 
-def _dumped(taxonomy: Taxonomy) -> Iterable[dict[str, Any]]:
+def _dumped(taxonomy: Taxonomy) -> list[dict[str, Any]]:
     """The groups as plain data, without defaults, so that a file keeps its shape."""
-    return (group.model_dump(exclude_unset=True) for group in taxonomy.groups)
+    return [group.model_dump(exclude_unset=True) for group in taxonomy.groups]
 
 
 def _changed(
     taxonomy: Taxonomy, group: str, value: str, change: Callable[[dict[str, Any]], dict[str, Any]]
 ) -> list[dict[str, Any]]:
-    groups = list(_dumped(taxonomy))
+    groups = _dumped(taxonomy)
     for one in groups:
         if one["name"] == group:
             one["values"] = [change(known) if known["value"] == value else known for known in one["values"]]
@@ -146,6 +142,6 @@ def _made(groups: Iterable[dict[str, Any]]) -> Taxonomy:
         return versioned(Group.model_validate(group) for group in groups)
     except ValidationError as error:
         first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
+        field = ".".join(map(str, first["loc"]))
         message = first["msg"].removeprefix("Value error, ")
         raise BadSettings(f"{field}: {message}" if field else message) from error

@@ -23,7 +23,7 @@ def read_taxonomy(path: Path) -> Taxonomy:
     Raises:
         BadSettings: it cannot be read or is no taxonomy; names the line and the field.
     """
-    return read_document(path, Taxonomy, "groups", {"taxonomy_version": ""})
+    return read_document(path, Taxonomy, "groups", taxonomy_version="")
 
 
 def write_taxonomy(path: Path, taxonomy: Taxonomy) -> None:

@@ -11,12 +11,12 @@ too. The names in `zh` are partly translated by machine: review them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from pathlib import Path
 
 from tagstream.core.errors import BadSettings
 from tagstream.core.taxonomy import VALUE_MAX_CHARS, Group, Taxonomy, Value, versioned
-from tagstream.dataset.table import Line, read_table
+from tagstream.dataset.table import read_table
 
 #: In place of names: all of them.
 ALL = "all"
@@ -51,9 +51,8 @@ def import_shopify(
 
 
 def _categories(path: Path, wanted: Collection[str], levels: int) -> list[Group]:
-    paths = {
-        tuple(line.text("en").split(_BETWEEN)): line.text("zh").split(_BETWEEN)[-1] for line in _of(path)
-    }
+    lines = read_table(path).lines()
+    paths = {tuple(line.text("en").split(_BETWEEN)): line.text("zh").split(_BETWEEN)[-1] for line in lines}
     roots = [()] if ALL in wanted else [tuple(one.split(_BETWEEN)) for one in wanted]
     for root in roots:
         if root and root not in paths:
@@ -65,53 +64,34 @@ def _categories(path: Path, wanted: Collection[str], levels: int) -> list[Group]
         if len(one) <= levels and any(one[: len(root)] == root or root[: len(one)] == one for root in roots)
     ]
     leaves = Counter((len(one), one[-1]) for one in kept)
-    called = {one: one[-1] if leaves[len(one), one[-1]] == 1 else _distinct(one) for one in kept}
+    # A leaf that is not the only one of its name has the name above it too.
+    called = {
+        one: one[-1] if leaves[len(one), one[-1]] == 1 else f"{one[-1]} ({one[-2]})"[:VALUE_MAX_CHARS]
+        for one in kept
+    }
     groups = []
     for level in range(1, max(map(len, kept)) + 1):
-        values = tuple(
-            Value(
-                value=called[one],
-                names={"en": one[-1], "zh": paths[one]},
-                **({"parent": called[one[:-1]]} if level > 1 else {}),
-            )
-            for one in kept
-            if len(one) == level
-        )
-        above = {"parent_group": f"category_{level - 1}"} if level > 1 else {}
-        groups.append(
-            Group(
-                name=f"category_{level}",
-                names={"en": f"Category {level}", "zh": f"类目 {level}"},
-                values=values,
-                **above,
-            )
-        )
+        values = []
+        for one in kept:
+            if len(one) == level:
+                above = {"parent": called[one[:-1]]} if level > 1 else {}
+                values.append(Value(value=called[one], names={"en": one[-1], "zh": paths[one]}, **above))
+        names = {"en": f"Category {level}", "zh": f"类目 {level}"}
+        over = {"parent_group": f"category_{level - 1}"} if level > 1 else {}
+        groups.append(Group(name=f"category_{level}", names=names, values=tuple(values), **over))
     return groups
 
 
-def _distinct(path: Sequence[str]) -> str:
-    """A leaf that is not the only one of its name, with the name above it."""
-    return f"{path[-1]} ({path[-2]})"[:VALUE_MAX_CHARS]
-
-
 def _attributes(path: Path, wanted: Collection[str]) -> list[Group]:
-    lines = _of(path)
+    lines = list(read_table(path).lines())
     known = dict.fromkeys(line.text("attribute_en") for line in lines)
     if missing := [name for name in wanted if name != ALL and name not in known]:
         raise BadSettings(f"{path}: no attribute {missing[0]!r}; there are {len(known):,}, such as Color")
     groups = []
     for name in known if ALL in wanted else wanted:
         own = [line for line in lines if line.text("attribute_en") == name]
-        values = tuple(
-            Value(
-                value=line.text("value_en"), names={"en": line.text("value_en"), "zh": line.text("value_zh")}
-            )
-            for line in own
-        )
+        named = [{"en": line.text("value_en"), "zh": line.text("value_zh")} for line in own]
+        values = tuple(Value(value=names["en"], names=names) for names in named)
         names = {"en": name, "zh": own[0].text("attribute_zh")}
         groups.append(Group(name=name, kind="multi", names=names, values=values))
     return groups
-
-
-def _of(path: Path) -> list[Line]:
-    return list(read_table(path).lines())

@@ -14,21 +14,10 @@ from tagstream.core.ports import TextFields
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.text.plain import folded, has_han, with_endings
 
-_PEOPLE = [
-    "man",
-    "men",
-    "mens",
-    "woman",
-    "women",
-    "womens",
-    "boy",
-    "boys",
-    "girl",
-    "girls",
-    "kid",
-    "kids",
-    "unisex",
-]
+_PEOPLE = (
+    *("man", "men", "mens", "woman", "women", "womens"),
+    *("boy", "boys", "girl", "girls", "kid", "kids", "unisex"),
+)
 _KEPT = frozenset({"and", "of", "the", "free", "other"})
 _LETTERS = re.compile(r"[^\W\d_]+")
 #: Plain, U+2010 and soft; NFKC makes the plain one of the full-width and the small one, U+2010 of U+2011.
@@ -76,14 +65,9 @@ def label_words(taxonomies: Sequence[Taxonomy], labels: Sequence[Mapping[str, Se
     `labels`: of each row, group → values.
     """
     labelled = {group for of_row in labels for group in of_row}
-    evaluated = labelled & {group.name for taxonomy in taxonomies for group in taxonomy.groups}
-    named = {
-        value.value
-        for taxonomy in taxonomies
-        for group in taxonomy.groups
-        if group.name in labelled
-        for value in group.values
-    }
+    groups = [group for taxonomy in taxonomies for group in taxonomy.groups if group.name in labelled]
+    named = {value.value for group in groups for value in group.values}
+    evaluated = {group.name for group in groups}
     return LabelWords(
         named | {value for of_row in labels for group in evaluated for value in of_row.get(group, ())}
     )

@@ -97,7 +97,7 @@ def test_columns_of_any_name_are_read_as_told(tmp_path: Path) -> None:
     path = tmp_path / "own.csv"
     with path.open("w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["number", "what", "tint", "kind", "photo"], *rows])
-    columns = Columns(id="number", title="what", image="photo", labels=("tint",))
+    columns = Columns(id="number", title="what", image="photo", labels=["tint"])
 
     data, _ = Sources(str(path), columns=columns).read(0)
 

@@ -82,7 +82,7 @@ def test_jsonl_and_parquet_are_read_like_csv(tmp_path: Path) -> None:
 def test_named_columns_go_before_found_ones(tmp_path: Path) -> None:
     path = write(tmp_path, "id,title,code,headline,brand,colour,year\n1,a,x,Shoe,Acme,Red,2011\n")
     [row] = read_products(
-        path, columns=Columns(id="code", title="headline", brand="none", labels=("brand", "year"))
+        path, columns=Columns(id="code", title="headline", brand="none", labels=["brand", "year"])
     )
     assert (row.product_id, row.text.title, row.text.brand) == ("x", "Shoe", None)
     assert row.labels == {"brand": ("Acme",), "year": ("2011",)}
@@ -162,7 +162,7 @@ def test_a_file_that_cannot_be_taken_at_its_word_is_refused_by_line(
     ("columns", "complaint"),
     [
         (Columns(title="words"), "no column 'words' for title"),
-        (Columns(labels=("size",)), "no column 'size' for labels"),
+        (Columns(labels=["size"]), "no column 'size' for labels"),
     ],
 )
 def test_a_named_column_has_to_be_there(tmp_path: Path, columns: Columns, complaint: str) -> None:

@@ -167,7 +167,7 @@ def test_short_titles_keep_only_the_free_tags_that_they_say() -> None:
     labels = {"类型": ("上衣",), "材质": ("棉", "蕾丝"), "颜色": ("白色",)}
     copy = Row("1", TextFields("这款纯棉上衣很舒适，白色的设计百搭。袖口拼接蕾丝，透气。", lang="zh"), labels)
 
-    how = read_document(ROOT / "jobs" / "recipes" / "chinese_titles.yaml", ShortTitles, "lang", {})
+    how = read_document(ROOT / "jobs" / "recipes" / "chinese_titles.yaml", ShortTitles, "lang")
     short = short_titles([copy], how, CLOTHING, per_row=20, seed=0)
 
     assert short == short_titles([copy], how, CLOTHING, per_row=20, seed=0)

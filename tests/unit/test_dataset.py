@@ -120,7 +120,7 @@ def test_the_command_line_goes_before_the_description_of_products(folder: Path) 
 def test_a_description_is_written_as_it_is_read(folder: Path) -> None:
     (folder / "made").mkdir()
     (folder / "made" / 'a "b".yaml').touch()
-    columns = Columns(id="sku", lang="locale", default_lang="en", labels=("color",), strip=('"', "\\"))
+    columns = Columns(id="sku", lang_column="locale", lang="en", labels=["color"], strip=['"', "\\"])
     dataset = Dataset(
         (
             DataFile(folder / "products.csv", "products", columns),

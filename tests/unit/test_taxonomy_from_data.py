@@ -16,7 +16,7 @@ from tagstream.core.ports import TextFields
 from tagstream.dataset.columns import Columns
 from tagstream.dataset.description import read_dataset
 from tagstream.dataset.induce import apart, induce, induce_rows, respelt
-from tagstream.dataset.names import named, read_names
+from tagstream.dataset.names import named
 from tagstream.dataset.rows import Row, read_products
 from tagstream.taxonomy.files import read_taxonomy
 
@@ -112,7 +112,7 @@ def test_a_title_that_only_names_the_class_is_left_out(photos: Path) -> None:
 
 
 def test_named_labels_are_taken_whatever_they_look_like(marketplace: Path) -> None:
-    taxonomy, findings = induce(marketplace, Columns(labels=("price", "kind")), min_rows=3)
+    taxonomy, findings = induce(marketplace, Columns(labels=["price", "kind"]), min_rows=3)
     assert [group.name for group in taxonomy.groups] == ["kind", "price"]
     assert ("section", "", "not among --labels") in [(f.column, f.role, f.why) for f in findings]
 
@@ -122,7 +122,7 @@ def test_a_file_without_labels_says_why_each_column_is_none(tmp_path: Path) -> N
     with pytest.raises(BadSettings, match="no column is a label: size: numbers: a measure"):
         induce(path)
     with pytest.raises(BadSettings, match="no column 'colour' for labels"):
-        induce(path, Columns(labels=("colour",)))
+        induce(path, Columns(labels=["colour"]))
 
 
 def test_init_writes_a_file_once_and_says_what_it_chose(photos: Path, tmp_path: Path) -> None:
@@ -194,7 +194,7 @@ def test_parents_are_what_most_rows_say(tmp_path: Path) -> None:
     (tmp_path / "names.yaml").write_text(
         "sub:\n  names: {en: Kind}\n  values:\n    Shoes: {zh: 鞋}\n    No: {zh: 否}\n"
     )
-    taxonomy = named(induce_rows(rows)[0], read_names(tmp_path / "names.yaml"))
+    taxonomy = named(induce_rows(rows)[0], tmp_path / "names.yaml")
 
     kinds = taxonomy.group("sub")
     assert kinds.parent_group == "master"
