@@ -445,7 +445,7 @@ class Stream(RuleBasedStateMachine):
         }
 
     def _stored_order(self, product_id: str) -> tuple[int, int]:
-        write, _ = self.stage.store._standing.get(product_id, (None, 0))
+        write, _ = self.stage.store._states.get(product_id, (None, 0))
         return (write.product.event_version, write.source_offset) if write else (-1, -1)
 
     def teardown(self) -> None:
