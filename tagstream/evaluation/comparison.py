@@ -146,7 +146,6 @@ class Comparison:
     `trained_on`: of each candidate, rows with a title that it was trained on; None where it lists no titles.
     """
 
-    candidates: Sequence[Candidate]
     classes: Classes
     mask_hash: str
     spec_hash: str | None
@@ -173,7 +172,7 @@ class Comparison:
     def to_json(self) -> dict[str, Json]:
         """The first candidate's first slice at the top; everything in `models` and `differences`."""
         return {
-            "model_version": self.candidates[0].name,
+            "model_version": self.first[0].candidate.name,
             **self.facts,
             "abstention": "none: the highest score of a single-choice group is its answer",
             "rows_with_a_title_trained_on": self.trained_on[0],
@@ -181,11 +180,11 @@ class Comparison:
             "slices_left_out": self.left_out,
             "models": [
                 {
-                    "model_version": candidate.name,
+                    "model_version": one.candidate.name,
                     "rows_with_a_title_trained_on": self.trained_on[place],
                     "slices": {name: of[place].figures.to_json() for name, of in self.slices.items()},
                 }
-                for place, candidate in enumerate(self.candidates)
+                for place, one in enumerate(self.first)
             ],
             "differences": [of.to_json() for of in self.differences],
         }
@@ -231,7 +230,6 @@ def compare(
     if not measured:
         raise EmptySlice(next(iter(left_out.values())))
     return Comparison(
-        candidates=candidates,
         classes=classes,
         mask_hash=words.content_hash(),
         spec_hash=spec.content_hash() if spec else None,
@@ -350,15 +348,14 @@ def _of_sets(
 def _by_language(
     scores: FloatArray, rows: Sequence[Row], taxonomy: Taxonomy, classes: Classes
 ) -> dict[str, Figures] | None:
-    places: dict[str, list[int]] = {}
-    for place, row in enumerate(rows):
-        places.setdefault(language_of(row.text.title, row.text.lang), []).append(place)
-    if len(places) < 2:
+    langs = [language_of(row.text.title, row.text.lang) for row in rows]
+    if len(set(langs)) < 2:
         return None
-    return {
-        lang: figures.report(scores[of], [rows[place] for place in of], taxonomy, classes)
-        for lang, of in sorted(places.items())
-    }
+    found = {}
+    for lang in sorted(set(langs)):
+        places = [place for place, of in enumerate(langs) if of == lang]
+        found[lang] = figures.report(scores[places], [rows[at] for at in places], taxonomy, classes)
+    return found
 
 
 def _intervals(overall: Figures, drawn: Mapping[str, Drawn]) -> dict[str, Interval]:

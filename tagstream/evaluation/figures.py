@@ -229,12 +229,3 @@ def by_frequency(values: Mapping[str, Mapping[str, ValueFigures]]) -> dict[str, 
     found = [(value.training_rows, value.f1) for value in every if value.f1 is not None]
     parts = {name: [f1 for rows, f1 in found if low <= rows <= high] for name, (low, high) in PARTS.items()}
     return {name: PartFigures(len(of), float(np.mean(of)) if of else None) for name, of in parts.items()}
-
-
-def null_for_nan(figures: Json) -> Json:
-    """The same for strict JSON, which has no NaN: an undefined figure is null."""
-    if isinstance(figures, Mapping):
-        return {name: null_for_nan(of) for name, of in figures.items()}
-    if isinstance(figures, list | tuple):
-        return [null_for_nan(of) for of in figures]
-    return None if isinstance(figures, float) and math.isnan(figures) else figures

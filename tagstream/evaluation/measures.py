@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,13 +24,8 @@ BINS = 15
 SIMULATIONS = 100
 #: Draws of a bootstrap.
 ROUNDS = 1000
-
-
-class Interval(NamedTuple):
-    """Bounds of a figure; NaN where the figure is undefined."""
-
-    low: float
-    high: float
+#: The lowest and the highest; NaN where the figure is undefined.
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -82,8 +77,7 @@ class Judged:
 
 
 def answers_of(scores: Floats, group: Group) -> Bools:
-    """(rows, group's values), without abstention: the highest score of a choice, each free tag whose score
-    reaches its threshold."""
+    """(rows, group's values): the highest score of a choice; free tags that reach their threshold."""
     if group.kind == "single":
         return np.asarray(np.arange(len(group.values)) == scores.argmax(axis=1)[:, None])
     return np.asarray(scores >= np.asarray([value.threshold for value in group.values]))
@@ -104,12 +98,10 @@ def judge(
     scores = scores[places].astype(np.float64)
     answers, true = (np.zeros((len(places), len(names)), bool) for _ in range(2))
     answers[:, : len(values)] = answers_of(scores, group)
-    foreign = np.zeros(len(places), np.int64)
-    for row, place in enumerate(places):
-        of_row = set(labels[place][:1] if group.kind == "single" else labels[place])
-        found = [column[value] for value in of_row if value in column]
-        true[row, found] = True
-        foreign[row] = len(of_row) - len(found)
+    kept = [set(labels[place][:1] if group.kind == "single" else labels[place]) for place in places]
+    for row, of_row in enumerate(kept):
+        true[row, [column[value] for value in of_row if value in column]] = True
+    foreign = np.asarray([len(of_row) for of_row in kept], np.int64) - true.sum(axis=1)
     measured = np.asarray([name in listed for name in names])
     return Judged(group, places, names, measured, scores, answers, true, foreign)
 
@@ -200,16 +192,15 @@ def resampled(near_duplicates: Sequence[str], rounds: int = ROUNDS) -> Floats:
 
 
 def interval(figure: float, drawn: Floats) -> Interval:
-    """The 95 % percentile interval, shifted so that the mean of the draws is the figure itself.
+    """The 95 % percentile interval of the draws that have one, shifted so that their mean is the figure.
 
-    Rows that are drawn twice agree too well with themselves: unshifted, the calibration error of the draws
-    is above that of the rows. Draws in which the figure is undefined are left out.
+    Rows that are drawn twice agree too well: unshifted, the draws' calibration error is above the rows'.
     """
     known = drawn[~np.isnan(drawn)]
     if not len(known):
-        return Interval(float("nan"), float("nan"))
+        return float("nan"), float("nan")
     low, high = np.percentile(known, [2.5, 97.5]) - known.mean() + figure
-    return Interval(float(low), float(high))
+    return float(low), float(high)
 
 
 def ratio(above: Floats, below: Floats) -> Floats:

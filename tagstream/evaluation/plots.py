@@ -77,9 +77,8 @@ def learning_curves(curves: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def precision_recall_curves(judged: Sequence[Judged], names: Mapping[str, str]) -> Figure:
+def precision_recall_curves(judged: Sequence[Judged], titles: Sequence[str]) -> Figure:
     """A panel a group: all its values pooled, and its most frequent values thin behind."""
-    titles = [names[one.group.name] for one in judged]
     figure, axes = _panels(titles, xlabel="recall", ylabel="precision", xlim=(0, 1.02), ylim=(0, 1.02))
     for axis, one in zip(axes, judged, strict=True):
         truth = one.labels[:, : one.scores.shape[1]]
@@ -93,9 +92,8 @@ def precision_recall_curves(judged: Sequence[Judged], names: Mapping[str, str]) 
     return figure
 
 
-def reliability(judged: Sequence[Judged], names: Mapping[str, str]) -> Figure:
+def reliability(judged: Sequence[Judged], titles: Sequence[str]) -> Figure:
     """A panel a group: the share of right answers over their confidence, dots as large as their bin."""
-    titles = [names[one.group.name] for one in judged]
     figure, axes = _panels(titles, xlabel="confidence", ylabel="right", xlim=(0, 1.02), ylim=(0, 1.02))
     for axis, one in zip(axes, judged, strict=True):
         confidence, right = one.confidence.ravel(), one.right.ravel()

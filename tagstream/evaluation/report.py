@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Mapping, Sequence
+from importlib.resources import files
 from pathlib import Path
 
 import jinja2
@@ -60,10 +61,11 @@ def write_report(
     worst = min(single, key=lambda one: f1[one.group.name], default=None)
     folder.mkdir(parents=True, exist_ok=True)
     names = plots.group_names(taxonomy)
+    titles = [names[one.group.name] for one in judged]
     with plots.drawing():
         figures = {
-            "precision_recall": plots.precision_recall_curves(judged, names),
-            "reliability": plots.reliability(judged, names),
+            "precision_recall": plots.precision_recall_curves(judged, titles),
+            "reliability": plots.reliability(judged, titles),
             "frequency": plots.frequency(values, parts),
         }
         if curves:
@@ -71,11 +73,9 @@ def write_report(
         if worst is not None:
             figures["confusion"] = plots.confusion(worst, names[worst.group.name])
         pictures = {name: _embedded(folder / f"{name}.png", figure) for name, figure in figures.items()}
-    loader = jinja2.PackageLoader("tagstream.evaluation", ".")
-    environment = jinja2.Environment(
-        loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True
-    )
-    rendered = environment.get_template("report.html").render(
+    template = (files("tagstream.evaluation") / "report.html").read_text(encoding="utf-8")
+    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
+    rendered = environment.from_string(template).render(
         title=title,
         facts=dict(facts or {}),
         rows=len(rows),

@@ -43,15 +43,16 @@ def page(comparison: Comparison, links: Mapping[str, str]) -> str:
 
 def _print(comparison: Comparison, console: Console) -> None:
     """The means of every slice and model, the differences, and the groups of every slice."""
-    for letter, one, known in zip(letters, comparison.candidates, comparison.trained_on, strict=False):
-        console.print(f"{letter} = {one.name}")
+    names = [one.candidate.name for one in comparison.first]
+    for letter, name, known in zip(letters, names, comparison.trained_on, strict=False):
+        console.print(f"{letter} = {name}")
         if known:
             console.print(f"    trained on {known} of these titles: figures flatter")
     means = [row for measured in comparison.slices.values() for row in _means(measured)]
     console.print(_table("means over single-choice groups, ± half of the 95 % interval", means))
     if comparison.differences:
-        named = {one.name: letter for one, letter in zip(comparison.candidates, letters, strict=False)}
-        rows = [_difference(of, named) for of in comparison.differences]
+        letter_of = dict(zip(names, letters, strict=False))
+        rows = [_difference(of, letter_of) for of in comparison.differences]
         console.print(_table("differences over the same draws, \\[95 % interval]", rows, numbers=False))
     for name, measured in comparison.slices.items():
         console.print(_table(f"slice {name}", [*_groups(measured)]))
@@ -102,7 +103,7 @@ def _of_all(name: str, letter: str, of: Figures, intervals: Mapping[str, Interva
     }
 
 
-def _difference(of: Difference, named: Mapping[str, str]) -> Cells:
+def _difference(of: Difference, letter_of: Mapping[str, str]) -> Cells:
     def mean(gap: Gap | None) -> str:
         return f"{gap.difference:+.3f} \\[{gap.low:+.3f} {gap.high:+.3f}]" if gap else "–"
 
@@ -114,7 +115,7 @@ def _difference(of: Difference, named: Mapping[str, str]) -> Cells:
     ]
     return {
         "slice": of.slice,
-        "": f"{named[of.model]} − {named[of.minus]}",
+        "": f"{letter_of[of.model]} − {letter_of[of.minus]}",
         "accuracy": mean(of.mean_accuracy),
         "macro-F1": mean(of.mean_macro_f1),
         "groups shown better": ", ".join(shown for shown, gap in gaps if gap.low > 0) or "none",
@@ -155,4 +156,4 @@ def _table(title: str, rows: Sequence[Cells], *, numbers: bool = True) -> Table:
 def _shown(figure: float | None, bounds: Interval | None = None) -> str:
     if figure is None or math.isnan(figure):
         return "–"
-    return f"{figure:.3f}" + (f" ±{(bounds.high - bounds.low) / 2:.3f}" if bounds else "")
+    return f"{figure:.3f}" + (f" ±{(bounds[1] - bounds[0]) / 2:.3f}" if bounds else "")

@@ -16,7 +16,6 @@ from tagstream.dataset.table import read_table
 from tagstream.dataset.titles import read_titles
 from tagstream.evaluation import tables
 from tagstream.evaluation.comparison import Candidate, Comparison, compare
-from tagstream.evaluation.figures import null_for_nan
 from tagstream.evaluation.spans import SpanComparison, compare_extractors
 from tagstream.model.version.format import read_manifest, read_title_hashes
 from tagstream.model.version.load import load, load_extractor
@@ -53,7 +52,9 @@ def run_evaluation(
         found = compare(candidates, rows, slices, _read_spec(spec) if spec else None)
     tables.show(found)
     if json_out is not None:
-        text = json.dumps(null_for_nan(found.to_json()), ensure_ascii=False, indent=1)
+        # An undefined figure is NaN, which strict JSON lacks: null there.
+        strict = json.loads(json.dumps(found.to_json()), parse_constant=lambda nan: None)
+        text = json.dumps(strict, ensure_ascii=False, indent=1)
         json_out.write_text(text + "\n", encoding="utf-8")
     if report is not None and isinstance(found, Comparison):
         _write_report(report, found)
