@@ -20,14 +20,39 @@ app = typer.Typer(no_args_is_help=True, help="Show, replay and purge the records
 _UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 _SHOWN_VALUE_CHARS = 4000
 
+
+def _address(text: str) -> str:
+    if (address := parse_address(text)) is None:
+        raise BadSettings(f"{text!r} is not PARTITION/OFFSET")
+    return "{}/{}".format(*address)
+
+
+def _moment_ms(text: str) -> int | None:
+    """Milliseconds since the epoch of an ISO 8601 moment, or of so long ago; None of an empty text."""
+    if not text:
+        return None
+    if ago := re.fullmatch(r"([0-9]{1,6})([smhd])", text):
+        moment = datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _UNIT_S[ago[2]])
+        return int(moment.timestamp() * 1000)
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise BadSettings(f"{text!r} is neither ISO 8601 nor a time ago such as 2h") from None
+    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def _moment(meaning: str) -> Any:
+    return typer.Option(parser=_moment_ms, metavar="<str>", help=meaning)
+
+
 Reason = Annotated[str, typer.Option(help="A part of the reason.")]
 Stage = Annotated[str, typer.Option(help="Where it failed: decode, tag, …")]
 Product = Annotated[str, typer.Option(help="The product's id.")]
 Since = Annotated[
-    str, typer.Option(help="Failed since then: ISO 8601 (UTC if it names no zone), or 2h for two hours ago.")
+    int | None, _moment("Failed since then: ISO 8601 (UTC if it names no zone), or 2h for two hours ago.")
 ]
-Until = Annotated[str, typer.Option(help="Failed before then.")]
-Addresses = Annotated[list[str] | None, typer.Argument(metavar="[PARTITION/OFFSET]...")]
+Until = Annotated[int | None, _moment("Failed before then.")]
+Addresses = Annotated[list[str] | None, typer.Argument(parser=_address, metavar="[PARTITION/OFFSET]...")]
 
 
 @app.command("list")
@@ -35,14 +60,14 @@ def list_letters(
     reason: Reason = "",
     stage: Stage = "",
     product: Product = "",
-    since: Since = "",
-    until: Until = "",
+    since: Since = None,
+    until: Until = None,
     show_all: Annotated[bool, typer.Option("--all", help="Handled ones too.")] = False,
     limit: Annotated[int, typer.Option(help="Rows of the table.", min=1)] = 100,
     as_json: AsJson = False,
 ) -> None:
     """The dead letters that are not handled yet."""
-    dead_letters, chosen = DeadLetters(load_settings()), _filter(reason, stage, product, since, until)
+    dead_letters, chosen = DeadLetters(load_settings()), Filter(reason, stage, product, since, until)
     handled = dead_letters.handled()
     rows = (
         _row(letter, letter in handled)
@@ -56,12 +81,13 @@ def list_letters(
 
 @app.command()
 def show(
-    address: Annotated[str, typer.Argument(metavar="PARTITION/OFFSET")], as_json: AsJson = False
+    address: Annotated[str, typer.Argument(parser=_address, metavar="PARTITION/OFFSET")],
+    as_json: AsJson = False,
 ) -> None:
     """A whole dead letter; exit 1 if there is none at this address."""
-    found = DeadLetters(load_settings()).find(_address(address))
+    found = DeadLetters(load_settings()).find(address)
     if found is None:
-        console.print(f"no dead letter at {_address(address)}")
+        console.print(f"no dead letter at {address}")
         raise typer.Exit(1)
     letter, mark = found
     if as_json:
@@ -83,8 +109,8 @@ def replay(
     reason: Reason = "",
     stage: Stage = "",
     product: Product = "",
-    since: Since = "",
-    until: Until = "",
+    since: Since = None,
+    until: Until = None,
     again: Annotated[bool, typer.Option("--again", help="Handled ones too.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only list what would be replayed.")] = False,
 ) -> None:
@@ -92,7 +118,7 @@ def replay(
 
     A replayed event keeps its place: it never overtakes a newer one of its product.
     """
-    chosen = _filter(reason, stage, product, since, until, addresses)
+    chosen = Filter(reason, stage, product, since, until, frozenset(addresses or ()))
     outcome = DeadLetters(load_settings()).replay(chosen, again=again, dry_run=dry_run, tell=_tell)
     done = "would be replayed" if dry_run else "replayed"
     console.print(
@@ -109,26 +135,26 @@ def purge(
     reason: Reason = "",
     stage: Stage = "",
     product: Product = "",
-    since: Since = "",
-    until: Until = "",
-    before: Annotated[str, typer.Option(help="Delete what failed before then, handled or not.")] = "",
+    since: Since = None,
+    until: Until = None,
+    before: Annotated[int | None, _moment("Delete what failed before then, handled or not.")] = None,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
 ) -> None:
     """Mark dead letters as handled (with a filter), or delete them (with --before).
 
     Deletes the beginning of each partition, up to the first letter that failed later.
     """
-    chosen = _filter(reason, stage, product, since, until, addresses)
-    if bool(before) == (chosen != Filter()):
+    chosen = Filter(reason, stage, product, since, until, frozenset(addresses or ()))
+    if (before is not None) == (chosen != Filter()):
         raise BadSettings("purge needs either --before, or a filter or addresses")
     dead_letters = DeadLetters(load_settings())
-    if before:
-        first_kept, count = dead_letters.prefix(_moment_ms(before))
+    if before is not None:
+        first_kept, count = dead_letters.prefix(before)
         if count and _agreed(f"Delete {count:,} dead letters for good?", yes):
             dead_letters.delete_prefix(first_kept)
         console.print(f"{count:,} deleted")
         return
-    count = dead_letters.survey(chosen).open
+    count = sum(1 for _ in dead_letters.open_letters(chosen))
     if count and _agreed(f"Mark {count:,} dead letters as handled?", yes):
         count = dead_letters.purge(chosen)
     console.print(f"{count:,} marked as handled")
@@ -140,37 +166,6 @@ def _agreed(question: str, yes: bool) -> bool:
 
 def _tell(letter: Letter, sentence: str) -> None:
     print(f"{letter.address} {printable(letter.product_id)} {printable(sentence)}", flush=True)
-
-
-def _filter(
-    reason: str, stage: str, product: str, since: str, until: str, addresses: list[str] | None = None
-) -> Filter:
-    return Filter(
-        reason,
-        stage,
-        product,
-        _moment_ms(since) if since else None,
-        _moment_ms(until) if until else None,
-        frozenset(map(_address, addresses or ())),
-    )
-
-
-def _address(text: str) -> str:
-    if (address := parse_address(text)) is None:
-        raise BadSettings(f"{text!r} is not PARTITION/OFFSET")
-    return "{}/{}".format(*address)
-
-
-def _moment_ms(text: str) -> int:
-    """Milliseconds since the epoch of an ISO 8601 moment, or of so long ago."""
-    if ago := re.fullmatch(r"([0-9]{1,6})([smhd])", text):
-        moment = datetime.now(UTC) - timedelta(seconds=int(ago[1]) * _UNIT_S[ago[2]])
-        return int(moment.timestamp() * 1000)
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        raise BadSettings(f"{text!r} is neither ISO 8601 nor a time ago such as 2h") from None
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def _iso(at_ms: int) -> str:

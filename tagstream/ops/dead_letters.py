@@ -12,13 +12,14 @@ import json
 from array import array
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from tagstream.adapters.kafka.topics import TopicAdmin, read_all
 from tagstream.core.errors import InvalidEvent
 from tagstream.core.events import EVENT_VERSION_MAX
 from tagstream.core.ports import OutRecord, Publisher, Record
+from tagstream.ops.rebuild import batches
 from tagstream.settings import Settings
 from tagstream.stream.decode import EventVersionFrom
 from tagstream.stream.replay import Replay, replay_headers, replay_of
@@ -147,15 +148,6 @@ class Handled:
 
 
 @dataclass(slots=True)
-class Survey:
-    """How many letters are meant, and where each partition ended when they were counted."""
-
-    open: int = 0
-    handled: int = 0
-    ends: dict[int, int] = field(default_factory=dict)
-
-
-@dataclass(slots=True)
 class Outcome:
     replayed: int = 0
     already_handled: int = 0
@@ -185,22 +177,14 @@ class DeadLetters:
         letter = next((letter for letter in self.letters() if letter.address == address), None)
         if letter is None:
             return None
-        how: dict[str, str] | None = None
-        for mark in self._read(self._topics.handled_letters):
-            if mark.key == address.encode() and mark.value:
-                how = json.loads(mark.value)
-        return letter, how
+        marks = self._read(self._topics.handled_letters)
+        ours = [json.loads(mark.value) for mark in marks if mark.key == address.encode() and mark.value]
+        return letter, ours[-1] if ours else None
 
-    def survey(self, chosen: Filter) -> Survey:
-        """Counts, and notes the ends: a replayed letter may come back while we read."""
-        survey, handled = Survey(), self.handled()
-        for letter in self.letters():
-            survey.ends[letter.partition] = letter.offset + 1
-            if chosen.matches(letter):
-                is_handled = letter in handled
-                survey.handled += is_handled
-                survey.open += not is_handled
-        return survey
+    def open_letters(self, chosen: Filter) -> Iterator[Letter]:
+        """The chosen letters that are not handled yet."""
+        handled = self.handled()
+        return (letter for letter in self.letters() if chosen.matches(letter) and letter not in handled)
 
     def replay(
         self,
@@ -217,7 +201,9 @@ class DeadLetters:
             dry_run: send and mark nothing; the outcome counts what would have been.
             tell: called for each letter that is replayed or cannot be.
         """
-        outcome, ends, handled = Outcome(), self.survey(chosen).ends, self.handled()
+        # Where each partition ends now: a replayed letter may come back while we read.
+        ends = {letter.partition: letter.offset + 1 for letter in self.letters()}
+        outcome, handled = Outcome(), self.handled()
         chunk: list[Letter] = []
         with contextlib.closing(build_publisher(self._settings)) as publisher:
             for letter in self.letters():
@@ -240,17 +226,11 @@ class DeadLetters:
 
     def purge(self, chosen: Filter) -> int:
         """Mark the chosen letters as handled; how many were not before."""
-        purged, handled, chunk = 0, self.handled(), list[str]()
+        purged = 0
         with contextlib.closing(build_publisher(self._settings)) as publisher:
-            for letter in self.letters():
-                if letter in handled or not chosen.matches(letter):
-                    continue
-                purged += 1
-                chunk.append(letter.address)
-                if len(chunk) == _CHUNK_LETTERS:
-                    self._mark(publisher, chunk, "purged")
-                    chunk = []
-            self._mark(publisher, chunk, "purged")
+            for letters in batches(self.open_letters(chosen)):
+                self._mark(publisher, letters, "purged")
+                purged += len(letters)
         return purged
 
     def prefix(self, before_ms: int) -> tuple[dict[int, int], int]:
@@ -286,7 +266,7 @@ class DeadLetters:
 
     def _send(self, publisher: Publisher, letters: list[Letter]) -> None:
         publisher.publish([self._replayed(letter) for letter in letters])
-        self._mark(publisher, [letter.address for letter in letters], "replayed")
+        self._mark(publisher, letters, "replayed")
 
     def _replayed(self, letter: Letter) -> OutRecord:
         record, first = letter.record, letter.first(self._settings.event_version_from)
@@ -296,9 +276,10 @@ class DeadLetters:
         topic, partition = self._topics.events, letter.source_partition
         return OutRecord(topic, record.key, record.value, headers, timestamp_ms, partition)
 
-    def _mark(self, publisher: Publisher, addresses: list[str], how: str) -> None:
+    def _mark(self, publisher: Publisher, letters: list[Letter], how: str) -> None:
         value = json.dumps({"at": datetime.now(UTC).isoformat(timespec="seconds"), "how": how}).encode()
-        publisher.publish([OutRecord(self._topics.handled_letters, a.encode(), value) for a in addresses])
+        topic = self._topics.handled_letters
+        publisher.publish([OutRecord(topic, letter.address.encode(), value) for letter in letters])
 
     def _read(self, topic: str) -> Iterator[Record]:
         return read_all(self._settings.kafka, topic)

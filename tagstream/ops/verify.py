@@ -54,14 +54,6 @@ class Report:
             examples.append(product_id)
 
 
-@dataclass(frozen=True, slots=True)
-class _Last:
-    """The newest record of a product on the topic."""
-
-    revision: int
-    digest: bytes
-
-
 def run_verify(settings: Settings, *, repair: bool, tell: Callable[[str], None]) -> Report:
     """Raises Unavailable if broker or store do not answer."""
     store, publisher = build_store(settings), build_publisher(settings)
@@ -89,6 +81,9 @@ def run_verify(settings: Settings, *, repair: bool, tell: Callable[[str], None])
         store.close()
 
 
+_TAGGED = "SELECT product_id FROM last WHERE length(digest) > 0"
+
+
 class _Topic:
     """The last record of each product, on disk."""
 
@@ -101,13 +96,15 @@ class _Topic:
         rows = ((_key(r), _revision(r), _digest(r.value)) for r in records)
         self._db.executemany("INSERT OR REPLACE INTO last VALUES (?, ?, ?)", rows)
 
-    def get(self, product_id: str) -> _Last | None:
+    def get(self, product_id: str) -> tuple[int, bytes] | None:
+        """Revision and digest of the value."""
         found = self._db.execute("SELECT revision, digest FROM last WHERE product_id = ?", (product_id,))
-        row = found.fetchone()
-        return _Last(*row) if row else None
+        row: tuple[int, bytes] | None = found.fetchone()
+        return row
 
-    def product_ids(self) -> Iterator[str]:
-        return (product_id for (product_id,) in self._db.execute("SELECT product_id FROM last"))
+    def tagged(self) -> Iterator[str]:
+        """The products whose last record has a value."""
+        return (product_id for (product_id,) in self._db.execute(_TAGGED))
 
     def close(self) -> None:
         self._db.close()
@@ -117,17 +114,16 @@ class _Topic:
 def _newest_records(
     settings: Settings, only: dict[str, str] | None, tell: Callable[[str], None]
 ) -> Iterator[_Topic]:
-    with tempfile.TemporaryDirectory(prefix="tagstream-verify-") as folder:
-        topic = _Topic(Path(folder) / "topic.sqlite")
+    with (
+        tempfile.TemporaryDirectory(prefix="tagstream-verify-") as folder,
+        contextlib.closing(_Topic(Path(folder) / "topic.sqlite")) as topic,
+    ):
         count = 0
         for batch in batches(_records(settings)):
             topic.put(record for record in batch if only is None or _key(record) in only)
             count += len(batch)
             tell(f"reading the topic: {count:,} records")
-        try:
-            yield topic
-        finally:
-            topic.close()
+        yield topic
 
 
 def _compare(
@@ -145,26 +141,24 @@ def _compare(
                 yield product_id, kind
         compared += len(product_ids)
         tell(f"comparing: {compared:,} products")
-    for product_ids in batches(topic.product_ids()):
+    for product_ids in batches(topic.tagged()):
         for product_id, standing in zip(product_ids, store.get(product_ids), strict=True):
-            last = topic.get(product_id)
-            if standing is None and last is not None and last.digest != _digest(None):
+            if standing is None:
                 yield product_id, "missing in the store"
     if only is None:
         report.products = compared
 
 
-def _difference(standing: Standing, last: _Last | None) -> str:
+def _difference(standing: Standing, last: tuple[int, bytes] | None) -> str:
     assert standing.product is not None
-    value = None if standing.deleted else standing.product.model_dump_json().encode()
     if last is None:
         # A deleted product's empty value is compacted away in time.
         return "" if standing.deleted else "missing on the topic"
-    if last.revision < standing.product.revision:
-        return "older on the topic"
-    if last.revision > standing.product.revision:
-        return "older in the store"
-    return "" if last.digest == _digest(value) else "with other tags on the topic"
+    revision, digest = last
+    if revision != standing.product.revision:
+        return "older on the topic" if revision < standing.product.revision else "older in the store"
+    value = None if standing.deleted else standing.product.model_dump_json().encode()
+    return "" if digest == _digest(value) else "with other tags on the topic"
 
 
 def _repair(settings: Settings, store: RedisStore, publisher: Publisher, suspects: dict[str, str]) -> int:
