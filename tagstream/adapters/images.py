@@ -36,11 +36,9 @@ _PASSING_STATUS = (408, 425, 429)
 _BACKOFF_S = (0.05, 1.0)  # half the first pause between two tries; the longest
 _HEADERS = [(b"User-Agent", b"tagstream"), (b"Accept", b"image/*"), (b"Accept-Encoding", b"identity")]
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")
-_PASSING_ERRORS = (
-    httpcore.NetworkError,
-    httpcore.TimeoutException,
-    httpcore.ProtocolError,
-)
+_PASSING_ERRORS = (httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError)
+#: Pictures fetched at once, over all calls.
+_MAX_PARALLEL = 64
 
 
 class _Unusable(Exception):
@@ -49,10 +47,6 @@ class _Unusable(Exception):
 
 class _Passing(Exception):
     """Another try may help."""
-
-
-#: Pictures fetched at once, over all calls.
-_MAX_PARALLEL = 64
 
 
 class HttpImages:

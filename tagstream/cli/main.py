@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from importlib import import_module
 from pathlib import Path
@@ -310,12 +310,12 @@ def settings(
     if not markdown:
         print_rows(rows, as_json)
         return
-    print(SETTINGS_PAGE, end="")
+    print(_SETTINGS_PAGE, end="")
     for row in rows:
         print(f"| `{row['setting']}` | {row['meaning']} | {row['default']} |")
 
 
-SETTINGS_PAGE = """\
+_SETTINGS_PAGE = """\
 # Settings
 
 Each is an environment variable. `<NAME>_FILE` may name a file with the value instead, for secrets. The TOML
@@ -340,24 +340,21 @@ class _Interrupted(KeyboardInterrupt):
     """SIGTERM or SIGHUP, taken as Ctrl-C so that what was started is ended."""
 
 
-class _interruptible:  # noqa: N801, a context manager used like a function
-    """SIGTERM, SIGHUP and Ctrl-C end the block in order."""
+@contextmanager
+def _interruptible(*, exit_on_sigterm: int) -> Iterator[None]:
+    """SIGTERM, SIGHUP and Ctrl-C end the block in order. SIGTERM is the normal end of `up`, not of a demo."""
 
-    def __init__(self, *, exit_on_sigterm: int) -> None:
-        self._exit_on_sigterm = exit_on_sigterm  # the normal end of `up`, not of a demo
-
-    def __enter__(self) -> None:
-        self._before = {s: signal.signal(s, self._raise) for s in (signal.SIGTERM, signal.SIGHUP)}
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        for signum, handler in self._before.items():
-            signal.signal(signum, handler)
-        if isinstance(error, KeyboardInterrupt):
-            raise typer.Exit(self._exit_on_sigterm if isinstance(error, _Interrupted) else 130)
-
-    @staticmethod
-    def _raise(signum: int, frame: object) -> None:
+    def interrupt(signum: int, frame: object) -> None:
         raise _Interrupted
+
+    before = {s: signal.signal(s, interrupt) for s in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        raise typer.Exit(exit_on_sigterm if isinstance(error, _Interrupted) else 130) from error
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def _how_to(stack: Stack) -> str:

@@ -15,6 +15,9 @@ from tagstream.taxonomy.files import read_taxonomy
 
 app = typer.Typer(no_args_is_help=True, help="List, promote, derive, export, push and pull model versions.")
 
+Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="The model version.")]
+RegistryRoot = Annotated[str, typer.Argument(metavar="REGISTRY", help="A registry's folder or URI.")]
+
 
 @app.command()
 def derive(
@@ -37,7 +40,7 @@ def derive(
 
 @app.command("export-onnx")
 def export_onnx(
-    model: Annotated[Path, typer.Argument(metavar="FOLDER", help="The model version.")],
+    model: Folder,
     out: Annotated[Path, typer.Argument(metavar="FILE", help="The graph, such as tagger.onnx.")],
 ) -> None:
     """The graph from prepared tensors to scores, checked against the golden batch."""
@@ -54,7 +57,7 @@ def export_onnx(
 
 @app.command()
 def push(
-    model: Annotated[Path, typer.Argument(metavar="FOLDER", help="The model version.")],
+    model: Folder,
     to: Annotated[str, typer.Argument(metavar="TO", help="hf://OWNER/NAME, or a registry's folder or URI.")],
 ) -> None:
     """Send a model version to a Hugging Face hub or a registry; promotes nothing."""
@@ -95,9 +98,7 @@ def pull(
 
 
 @app.command("list")
-def list_versions(
-    registry: Annotated[str, typer.Argument(metavar="REGISTRY", help="A registry's folder or URI.")],
-) -> None:
+def list_versions(registry: RegistryRoot) -> None:
     """The versions of a registry; the champion is marked."""
     of = Registry(registry)
     champion = of.aliases()["champion"]
@@ -108,7 +109,7 @@ def list_versions(
 @app.command()
 def promote(
     version: Annotated[str, typer.Argument(metavar="VERSION", help="A version of the registry.")],
-    registry: Annotated[str, typer.Argument(metavar="REGISTRY", help="A registry's folder or URI.")],
+    registry: RegistryRoot,
 ) -> None:
     """Make it the champion: replicas that watch the registry take it over between two micro-batches."""
     of = Registry(registry)

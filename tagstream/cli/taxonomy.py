@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -29,11 +28,6 @@ from tagstream.taxonomy.shopify import import_shopify
 app = typer.Typer(no_args_is_help=True, help="Make, show, check and change a taxonomy file (JSON or YAML).")
 
 _SHOWN_VALUES = 12
-
-
-class Kind(StrEnum):
-    SINGLE = "single"
-    MULTI = "multi"
 
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="The taxonomy: .json, .yaml or .yml.")]
@@ -76,7 +70,11 @@ def init(
     if dataset.names:
         taxonomy = named(taxonomy, dataset.names)
     _write_new(file, taxonomy, overwrite)
-    _print_findings(findings)
+    order = {role: place for place, role in enumerate((*ALIASES, "label", ""))}
+    print_rows(
+        {"column": found.column, "taken as": found.role or "—", "why": found.why}
+        for found in sorted(findings, key=lambda found: order[found.role])
+    )
     used = {finding.role for finding in findings}
     if without := [role for role in ("title", "description", "image") if role not in used]:
         flags = " ".join(f"--{role} {NO_COLUMN}" for role in without)
@@ -119,7 +117,7 @@ def add(
     value: ValueName,
     parent: Annotated[str | None, typer.Option(help="A value of the parent group.")] = None,
     name: Names = None,
-    kind: Annotated[Kind, typer.Option(help="Of a group that is new, too.")] = Kind.SINGLE,
+    kind: Annotated[Literal["single", "multi"], typer.Option(help="Of a group that is new, too.")] = "single",
     parent_group: Annotated[str | None, typer.Option(help="Of a group that is new, too.")] = None,
 ) -> None:
     """Add a value, and its group where that is new."""
@@ -129,7 +127,7 @@ def add(
         value,
         parent=parent,
         names=_names(name),
-        kind=kind.value,
+        kind=kind,
         parent_group=parent_group,
     )
     _rewrite(file, changed)
@@ -286,11 +284,3 @@ def _value_row(value: Value) -> dict[str, object]:
 
 def _listed_names(names: dict[str, str]) -> str:
     return ", ".join(f"{lang}: {name}" for lang, name in names.items())
-
-
-def _print_findings(findings: Sequence[Finding]) -> None:
-    order = {role: place for place, role in enumerate((*ALIASES, "label", ""))}
-    print_rows(
-        {"column": found.column, "taken as": found.role or "—", "why": found.why}
-        for found in sorted(findings, key=lambda found: order[found.role])
-    )

@@ -31,9 +31,7 @@ class ProtocolListener:
             librdkafka_log.log(level, form, *words)
 
 
-def consumer_config(
-    kafka: KafkaAddress, group: str, session_timeout_ms: int, queued_max_kbytes: int
-) -> dict[str, Any]:
+def consumer_config(kafka: KafkaAddress, group: str, session_timeout_ms: int) -> dict[str, Any]:
     """Of a member of the group; the address' own settings win. Raises BadSettings."""
     config: dict[str, Any] = {
         "group.id": group,
@@ -42,8 +40,8 @@ def consumer_config(
         "session.timeout.ms": session_timeout_ms,
         "heartbeat.interval.ms": max(100, min(3000, session_timeout_ms // 3)),
         "partition.assignment.strategy": "cooperative-sticky",
-        # Pictures: the default of 64 MiB a partition queue would be the largest thing in the process.
-        "queued.max.messages.kbytes": queued_max_kbytes,
+        # Prefetched, over all partitions. Pictures: the default of 64 MiB would be the largest thing here.
+        "queued.max.messages.kbytes": 16_384,
         # The default of 1 s shows as hiccups when the queue is this small.
         "fetch.queue.backoff.ms": 20,
         "fetch.wait.max.ms": 100,

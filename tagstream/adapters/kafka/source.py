@@ -18,7 +18,6 @@ from tagstream.core.ports import AssignmentListener, KafkaAddress, Record, Topic
 
 log = logging.getLogger(__name__)
 
-
 #: For a question that `poll` or `lag` asks the broker; a later call asks it again.
 _ASK_TIMEOUT_S = 1.0
 #: For the start of one partition while others are read; and after how long it becomes an error.
@@ -51,7 +50,6 @@ class KafkaSource:
         topic: str,
         *,
         session_timeout_ms: int = 10_000,
-        queued_max_kbytes: int = 16_384,
         on_offsets_lost: Callable[[int], object] | None = None,
     ) -> None:
         """
@@ -60,7 +58,6 @@ class KafkaSource:
                 group starts; `group.protocol` (consumer or classic) replaces asking what the broker offers.
             session_timeout_ms: how long a consumer may be silent before its partitions go to others. A broker
                 with group.protocol=consumer decides that itself (group.consumer.session.timeout.ms).
-            queued_max_kbytes: prefetched records kept in memory, over all partitions, in KiB.
             on_offsets_lost: called inside `poll` with the number of offsets that retention deleted unread.
 
         Raises:
@@ -86,7 +83,7 @@ class KafkaSource:
         self._may_ask = True
         self._is_refused = False
         self._on_offsets_lost = on_offsets_lost
-        config = consumer_config(kafka, group, session_timeout_ms, queued_max_kbytes)
+        config = consumer_config(kafka, group, session_timeout_ms)
         self._max_silence_s = int(config.get("max.poll.interval.ms", 300_000)) / 1000
         self._polled_s = time.monotonic()
         self._config = config | {"error_cb": self._on_error, "on_commit": self._on_commit}

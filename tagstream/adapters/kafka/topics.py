@@ -58,7 +58,7 @@ class TopicAdmin:
     def create(self, plans: Sequence[TopicPlan], *, replication: int = 1) -> list[str]:
         """Create what is missing, leave the rest as it is, and wait until all can be read.
 
-        Returns the names of those created.
+        Returns the names of those created. `replication`: -1 for the broker's default.
         """
         existing = self.partitions()
         missing = [

@@ -58,10 +58,6 @@ class _Transaction:
             partition = TopicPartition(message.topic() or "", message.partition() or 0)
             self.records.setdefault(partition, []).append((offset, record))
 
-    def is_whole(self, count: int) -> bool:
-        """Whether so many records were acknowledged."""
-        return sum(map(len, self.records.values())) == count
-
     def within(self, partitions: Collection[TopicPartition]) -> _Transaction:
         """The same with the records of these partitions alone."""
         return replace(
@@ -175,7 +171,7 @@ class KafkaTransactions:
             if waiting := served(self._producer.flush, left_s(deadline_s)):
                 raise TimeoutError(f"{waiting} of {len(records)} records are not acknowledged")
             self._send_offsets(next_offsets, group, deadline_s)
-            if not written.is_whole(len(records)):
+            if sum(map(len, written.records.values())) != len(records):
                 raise TimeoutError("the offsets of some records are not known")
         except TimeoutError as error:
             # Not aborted: the call that hangs is the only one that this producer allows.

@@ -13,8 +13,9 @@ from uuid import uuid4
 
 import confluent_kafka as ck
 
-from tagstream.adapters.kafka.client import ck_admin, connect, left_s
+from tagstream.adapters.kafka.client import connect, left_s
 from tagstream.adapters.kafka.publisher import produce, transactional_config
+from tagstream.adapters.kafka.topics import TopicAdmin, TopicPlan
 from tagstream.core.errors import Unavailable
 from tagstream.core.ports import KafkaAddress, OutRecord, TopicPartition
 
@@ -94,29 +95,13 @@ def hides_aborted_records(kafka: KafkaAddress, topic: str, *, timeout_s: float =
     deadline_s = time.monotonic() + timeout_s
     partition, reading = TopicPartition(topic, 0), {"group.id": topic, **kafka.config}
     try:
-        _create(kafka, topic, deadline_s)
+        TopicAdmin(kafka, timeout_s=timeout_s).create([TopicPlan(topic, 1)], replication=-1)
         aborted, committed = _write_both(kafka, topic, deadline_s)
         if not partitions_shown({partition: committed}, reading, deadline_s):
             raise TimeoutError("a committed record is not shown")
         return not partitions_shown({partition: aborted}, reading, deadline_s)
     except (ck.KafkaException, TimeoutError) as error:
         raise Unavailable(f"the broker could not be asked about its transactions: {error}") from error
-
-
-def _create(kafka: KafkaAddress, topic: str, deadline_s: float) -> None:
-    admin = connect(ck_admin.AdminClient, {"log_level": 0, **kafka.config})
-    if topic in admin.list_topics(timeout=left_s(deadline_s)).topics:
-        return
-    created = admin.create_topics(
-        [ck_admin.NewTopic(topic, 1)],
-        operation_timeout=left_s(deadline_s),
-        request_timeout=left_s(deadline_s),
-    )
-    try:
-        created[topic].result(left_s(deadline_s))
-    except ck.KafkaException as error:
-        if error.args[0].code() != _KAFKA.TOPIC_ALREADY_EXISTS:
-            raise
 
 
 def _write_both(kafka: KafkaAddress, topic: str, deadline_s: float) -> tuple[int, int]:

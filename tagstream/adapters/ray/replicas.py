@@ -171,25 +171,21 @@ class RayMetrics:
     """Exports what `core.metrics` lists through Ray's Prometheus endpoints."""
 
     def __init__(self) -> None:
-        self._counters: dict[Metric, ray_metrics.Counter] = {}
-        self._gauges: dict[Metric, ray_metrics.Gauge] = {}
-        self._histograms: dict[Metric, ray_metrics.Histogram] = {}
+        self._exported: dict[Metric, Any] = {}
         for metric in Metric:
-            known = metric.value
-            if known.kind == "counter":
-                self._counters[metric] = ray_metrics.Counter(known.name, known.meaning, known.labels)
-            elif known.kind == "gauge":
-                self._gauges[metric] = ray_metrics.Gauge(known.name, known.meaning, known.labels)
+            kind, of = metric.value.kind, metric.value
+            if kind == "histogram":
+                buckets = list(of.buckets)
+                self._exported[metric] = ray_metrics.Histogram(of.name, of.meaning, buckets, of.labels)
             else:
-                self._histograms[metric] = ray_metrics.Histogram(
-                    known.name, known.meaning, list(known.buckets), known.labels
-                )
+                make = ray_metrics.Counter if kind == "counter" else ray_metrics.Gauge
+                self._exported[metric] = make(of.name, of.meaning, of.labels)
 
     def add(self, metric: Metric, amount: float = 1, **labels: str) -> None:
-        self._counters[metric].inc(amount, labels)
+        self._exported[metric].inc(amount, labels)
 
     def set(self, metric: Metric, value: float, **labels: str) -> None:
-        self._gauges[metric].set(value, labels)
+        self._exported[metric].set(value, labels)
 
     def observe(self, metric: Metric, value: float, **labels: str) -> None:
-        self._histograms[metric].observe(value, labels)
+        self._exported[metric].observe(value, labels)

@@ -90,22 +90,18 @@ class RedisStore:
         commands = [self._command(write) for write in writes]
         with _unavailable():
             replies = self._pipelined(commands)
-            again = [
-                i for i, reply in enumerate(replies) if isinstance(reply, redis.exceptions.NoScriptError)
-            ]
+            unknown = redis.exceptions.NoScriptError
+            again = [i for i, reply in enumerate(replies) if isinstance(reply, unknown)]
             if again:
                 self._redis.script_load(_SCRIPT)
                 for i, reply in zip(again, self._pipelined([commands[i] for i in again]), strict=True):
                     replies[i] = reply
-            for reply in replies:
-                if isinstance(reply, redis.RedisError):
-                    raise reply
+            _raise_first(replies)
         return [_standing(write, reply) for write, reply in zip(writes, replies, strict=True)]
 
     def get(self, product_ids: Sequence[str]) -> list[Standing | None]:
         """See the port."""
-        with _unavailable():
-            replies = self._read([("HGETALL", self._product_key(product_id)) for product_id in product_ids])
+        replies = self._read([("HGETALL", self._product_key(product_id)) for product_id in product_ids])
         return [
             _from_hash(product_id, reply) if reply else None
             for product_id, reply in zip(product_ids, replies, strict=True)
@@ -116,19 +112,16 @@ class RedisStore:
         if limit < 1:
             return []
         keys = [f"{self._prefix}{{{shard}}}:tag:{group}={value}" for shard in SHARDS]
-        with _unavailable():
-            shards = self._read([("ZREVRANGE", key, 0, limit - 1, "WITHSCORES") for key in keys])
+        shards = self._read([("ZREVRANGE", key, 0, limit - 1, "WITHSCORES") for key in keys])
         found = ((member.decode(), float(score)) for shard in shards for member, score in _pairs(shard))
         return heapq.nsmallest(limit, found, key=lambda hit: (-hit[1], hit[0]))
 
     def initialise(self) -> None:
-        with _unavailable():
-            self._read([("HSETNX", self._meta_key(shard), "layout", LAYOUT) for shard in SHARDS])
+        self._read([("HSETNX", self._meta_key(shard), "layout", LAYOUT) for shard in SHARDS])
 
     def size(self) -> tuple[int, int]:
         """See the port."""
-        with _unavailable():
-            counts = self._read([("HMGET", self._meta_key(shard), "products", "entries") for shard in SHARDS])
+        counts = self._read([("HMGET", self._meta_key(shard), "products", "entries") for shard in SHARDS])
         products, entries = (sum(int(count or 0) for count in column) for column in zip(*counts, strict=True))
         return products, entries
 
@@ -153,8 +146,7 @@ class RedisStore:
             ("in the tag index without the tag", self._index_entries()),
         ):
             while batch := list(itertools.islice(claims, _BATCH)):
-                with _unavailable():
-                    wrong = self._read([self._index_command(*claim, repair) for claim in batch])
+                wrong = self._read([self._index_command(*claim, repair) for claim in batch])
                 yield from ((product_id, kind) for (product_id, _), n in zip(batch, wrong, strict=True) if n)
 
     def _index_entries(self) -> Iterator[tuple[str, str]]:
@@ -177,35 +169,30 @@ class RedisStore:
             BadSettings: the store was not emptied: it has its layout marks.
             Unavailable: it does not answer.
         """
-        with _unavailable():
-            marks = self._read([("HMGET", self._meta_key(shard), "layout", "rebuilding") for shard in SHARDS])
-            # A rebuild that was interrupted at its very end leaves both kinds of shards.
-            if any(layout for layout, _ in marks) and not any(rebuilding for _, rebuilding in marks):
-                raise BadSettings("the store is initialised: `tagstream verify --repair` heals it")
-            self._read([("HSET", self._meta_key(shard), "rebuilding", 1) for shard in SHARDS])
+        marks = self._read([("HMGET", self._meta_key(shard), "layout", "rebuilding") for shard in SHARDS])
+        # A rebuild that was interrupted at its very end leaves both kinds of shards.
+        if any(layout for layout, _ in marks) and not any(rebuilding for _, rebuilding in marks):
+            raise BadSettings("the store is initialised: `tagstream verify --repair` heals it")
+        self._read([("HSET", self._meta_key(shard), "rebuilding", 1) for shard in SHARDS])
 
     def end_rebuild(self) -> None:
         """Let the consumers write again."""
         self.initialise()
-        with _unavailable():
-            self._read([("HDEL", self._meta_key(shard), "rebuilding") for shard in SHARDS])
+        self._read([("HDEL", self._meta_key(shard), "rebuilding") for shard in SHARDS])
 
     def halt(self, reason: str) -> None:
         """See the port."""
         at_ms = time.time_ns() // 1_000_000
-        with _unavailable():
-            self._read([("HSETNX", self._halted, "reason", reason), ("HSETNX", self._halted, "at_ms", at_ms)])
+        self._read([("HSETNX", self._halted, "reason", reason), ("HSETNX", self._halted, "at_ms", at_ms)])
 
     def halted(self) -> str:
         """See the port."""
-        with _unavailable():
-            [reason] = self._read([("HGET", self._halted, "reason")])
+        [reason] = self._read([("HGET", self._halted, "reason")])
         return (reason or b"").decode()
 
     def resume(self) -> bool:
         """See the port."""
-        with _unavailable():
-            [removed] = self._read([("DEL", self._halted)])
+        [removed] = self._read([("DEL", self._halted)])
         return bool(removed)
 
     def check(self) -> list[str]:
@@ -213,7 +200,7 @@ class RedisStore:
         with _unavailable():
             server = self._redis.info("server")
             policy = self._redis.info("memory").get("maxmemory_policy", "unknown")
-            marks = self._read([("HGET", self._meta_key(shard), "layout") for shard in SHARDS])
+        marks = self._read([("HGET", self._meta_key(shard), "layout") for shard in SHARDS])
         problems = []
         version = str(server.get("redis_version", "0"))
         if int(version.split(".")[0]) < 7:
@@ -267,10 +254,10 @@ class RedisStore:
         return replies
 
     def _read(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:
-        replies = self._pipelined(commands)
-        for reply in replies:
-            if isinstance(reply, redis.RedisError):
-                raise reply
+        """Each command's reply. Raises Unavailable, StoreNotInitialised."""
+        with _unavailable():
+            replies = self._pipelined(commands)
+            _raise_first(replies)
         return replies
 
     def _product_key(self, product_id: str) -> str:
@@ -278,6 +265,12 @@ class RedisStore:
 
     def _meta_key(self, shard: str) -> str:
         return f"{self._prefix}{{{shard}}}:meta"
+
+
+def _raise_first(replies: Sequence[Any]) -> None:
+    for reply in replies:
+        if isinstance(reply, redis.RedisError):
+            raise reply
 
 
 def _shard(product_id: str) -> str:
