@@ -145,8 +145,7 @@ class Stream:
     def _work(self) -> None:
         settings = self._settings
         self._wait_for_delivery()
-        images, store = build_images(settings), build_store(settings)
-        publisher = build_publisher(settings)
+        images, store, publisher = build_images(settings), build_store(settings), build_publisher(settings)
         stopping = threading.Event()
         executor = ThreadPoolExecutor(settings.max_in_flight, thread_name_prefix="micro-batch")
         source = build_source(settings, self._metrics)

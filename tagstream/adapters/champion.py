@@ -138,11 +138,7 @@ class Champion:
                 self._refused = model_version
                 raise
         log.info("champion %s, generation %d", model_version, generation)
-        if serving is not None:
-            self._set_info(serving, 0)
-        self._set_info(self._serving, 1)
-
-    def _set_info(self, serving: _Serving | None, value: float) -> None:
-        if serving is not None:
-            labels = {"model_version": serving.model.model_version, "generation": str(serving.generation)}
-            self._metrics.set(Metric.MODEL, value, **labels)
+        for one, value in ((serving, 0), (self._serving, 1)):
+            if one is not None:
+                labels = {"model_version": one.model.model_version, "generation": str(one.generation)}
+                self._metrics.set(Metric.MODEL, value, **labels)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import httpx
 from rich.console import Console
@@ -25,7 +26,7 @@ from tagstream.catalogue.malformed import malformed
 from tagstream.core.errors import Unavailable
 from tagstream.core.events import ProductEvent, ProductTags
 from tagstream.core.language import language_of
-from tagstream.core.ports import OutRecord, Publisher
+from tagstream.core.ports import OutRecord
 from tagstream.core.records import KeyValue, encode
 from tagstream.dataset.events import ProductEvents
 from tagstream.local.stack import Stack, local_stack
@@ -40,8 +41,7 @@ _STALLED_AFTER_S = 120.0
 _SHOWN_PRODUCTS = 10
 
 
-@dataclass(frozen=True, slots=True)
-class Waves:
+class Waves(NamedTuple):
     """What is published: `catalogue` at full speed, then `trickle` slowly."""
 
     name: str
@@ -115,33 +115,33 @@ def _next_version(event: ProductEvent) -> ProductEvent:
 
 def _run(console: Console, stack: Stack, waves: Waves) -> Outcome:
     settings = stack.settings
-    publisher = build_publisher(settings)
-    watch = GroupWatch(settings.kafka, settings.consumer_group, settings.topics.events)
-    api = httpx.Client(base_url=stack.api_url, timeout=10, trust_env=False)
-    try:
+    with (
+        httpx.Client(base_url=stack.api_url, timeout=10, trust_env=False) as api,
+        closing(GroupWatch(settings.kafka, settings.consumer_group, settings.topics.events)) as watch,
+        closing(build_publisher(settings)) as publisher,
+    ):
         _wait_until_ready(api)
         with _progress(console) as progress:
             total = len(waves.catalogue) + len(waves.trickle)
             task = progress.add_task("events", total=total, rate="", lag=0, dead=0)
             follower = _Follower(watch, api, progress, task)
+
+            def publish(records: Sequence[KeyValue]) -> None:
+                topic = settings.topics.events
+                publisher.publish([OutRecord(topic, record.key, record.value) for record in records])
+                follower.published += len(records)
+                follower.look()
+
             started_s = time.monotonic()
             for chunk in batches(waves.catalogue):
-                _publish(publisher, settings.topics.events, chunk)
-                follower.published += len(chunk)
-                follower.look()
+                publish(chunk)
             follower.wait()
             events_per_s = len(waves.catalogue) / (time.monotonic() - started_s)
             for record in waves.trickle:
-                _publish(publisher, settings.topics.events, [record])
-                follower.published += 1
-                follower.look()
+                publish([record])
                 time.sleep(1 / _TRICKLE_PER_S)
             follower.wait()
         return _audit(settings, waves, events_per_s, _books(api))
-    finally:
-        publisher.close()
-        watch.close()
-        api.close()
 
 
 def _audit(settings: Settings, waves: Waves, events_per_s: float, books: dict[str, int]) -> Outcome:
@@ -167,10 +167,6 @@ def _latencies_ms(settings: Settings, store: StoreView) -> list[float]:
         for product_id, count in versions.items()
         if count > 1 and product_id in store.updated_at_ms
     )
-
-
-def _publish(publisher: Publisher, topic: str, records: Iterable[KeyValue]) -> None:
-    publisher.publish([OutRecord(topic, record.key, record.value) for record in records])
 
 
 def _wait_until_ready(api: httpx.Client) -> None:
@@ -289,9 +285,4 @@ def _shown(titles: dict[str, str]) -> list[str]:
     chinese = [p for p, title in titles.items() if language_of(title) == "zh"]
     others = [p for p in titles if p not in set(chinese)]
     half = _SHOWN_PRODUCTS // 2 if chinese and others else _SHOWN_PRODUCTS
-    return [*_spread(others, half), *_spread(chinese, half)]
-
-
-def _spread(everything: Sequence[str], count: int) -> list[str]:
-    """`count` of them, evenly."""
-    return [everything[n * len(everything) // count] for n in range(min(count, len(everything)))]
+    return [some[n * len(some) // half] for some in (others, chinese) for n in range(min(half, len(some)))]

@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, suppress
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -74,7 +74,9 @@ def local_stack(
         raise BadSettings("--kafka-home names the broker of --embedded: give both, or neither")
     if state and not kafka_home:
         raise BadSettings("--state needs --kafka-home: the embedded broker keeps nothing")
-    folder = Path(tempfile.mkdtemp(prefix="tagstream-", dir=_short_temp_dir()))
+    # Ray's sockets are in it, and their paths may have only 107 bytes.
+    short = "/tmp" if os.access("/tmp", os.W_OK) else None
+    folder = Path(tempfile.mkdtemp(prefix="tagstream-", dir=short))
     with ExitStack() as stack:
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         if embedded:
@@ -180,25 +182,13 @@ def application_config(path: Path | None, one_consumer: bool, on_gpu: bool) -> t
 
 def _drain(dashboard: Dashboard) -> None:
     """Consumers finish, commit and leave their group before Ray goes."""
-    try:
+    with suppress(Unavailable):  # Ray is gone already: nothing is left to drain
         dashboard.shut_down_serve()
-    except Unavailable:
-        return  # Ray is gone already: nothing is left to drain
 
 
 def _write_settings_file(stack: Stack) -> None:
-    settings = stack.settings
-    lines = [
-        f"kafka_bootstrap_servers = {json.dumps(settings.kafka_bootstrap_servers)}",
-        f"redis_url = {json.dumps(settings.redis_url.get_secret_value())}",
-        f"registry_uri = {json.dumps(settings.registry_uri)}",
-        f"prefix = {json.dumps(settings.prefix)}",
-        f"group = {json.dumps(settings.group)}",
-    ]
+    names = {"kafka_bootstrap_servers", "registry_uri", "prefix", "group"}
+    values = stack.settings.model_dump(include=names)
+    values["redis_url"] = stack.settings.redis_url.get_secret_value()
     stack.settings_file.touch(mode=0o600)
-    stack.settings_file.write_text("\n".join(lines) + "\n")
-
-
-def _short_temp_dir() -> str | None:
-    """Ray's sockets are below it, and their paths may have only 107 bytes."""
-    return "/tmp" if os.access("/tmp", os.W_OK) else None
+    stack.settings_file.write_text("".join(f"{name} = {json.dumps(values[name])}\n" for name in values))

@@ -14,6 +14,7 @@ from tagstream.adapters.kafka.topics import TopicAdmin, TopicPlan, read_all
 from tagstream.adapters.local.apache import ApacheBroker
 from tagstream.core.errors import BadSettings, Unavailable
 from tagstream.core.ports import KafkaAddress, OutRecord
+from tests.support.frozen import frozen
 
 
 @pytest.fixture(scope="module")
@@ -68,12 +69,8 @@ def test_the_same_folder_is_the_same_kafka_on_other_ports(kafka_home: Path, tmp_
 
 def test_a_frozen_broker_answers_nothing_and_a_thawed_one_goes_on(kafka: ApacheBroker) -> None:
     topic = new_topic(kafka)
-    kafka.freeze()
-    try:
-        with pytest.raises(Unavailable):
-            TopicAdmin(KafkaAddress(kafka.address), timeout_s=1.0).partitions()
-    finally:
-        kafka.thaw()
+    with frozen(kafka.pid), pytest.raises(Unavailable):
+        TopicAdmin(KafkaAddress(kafka.address), timeout_s=1.0).partitions()
     publish(kafka, topic, b"after")
     assert values(kafka, topic) == [b"after"]
 

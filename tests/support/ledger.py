@@ -18,6 +18,7 @@ from tagstream.adapters.kafka.transactions import KafkaTransactions
 from tagstream.adapters.local.apache import ApacheBroker
 from tagstream.core.errors import Unavailable
 from tagstream.core.ports import KafkaAddress, OutRecord, Publisher, Source, TopicPartition, Transactions
+from tests.support.frozen import frozen
 from tests.support.memory import (
     After,
     MemoryBroker,
@@ -187,11 +188,8 @@ class KafkaLedger(Ledger):
         def impatiently(timeout_s: float) -> None:
             of._producer = real
             real.flush(timeout_s)
-            broker.freeze()  # the request goes out, and its answer comes too late
-            try:
+            with frozen(broker.pid):  # the request goes out, and its answer comes too late
                 real.commit_transaction(1)
-            finally:
-                broker.thaw()
 
         of._producer = Otherwise(real, impatiently)
 

@@ -100,7 +100,7 @@ def hides_aborted_records(kafka: KafkaAddress, topic: str, *, timeout_s: float =
         if not partitions_shown({partition: committed}, reading, deadline_s):
             raise TimeoutError("a committed record is not shown")
         return not partitions_shown({partition: aborted}, reading, deadline_s)
-    except (ck.KafkaException, TimeoutError) as error:
+    except (Unavailable, ck.KafkaException, TimeoutError) as error:
         raise Unavailable(f"the broker could not be asked about its transactions: {error}") from error
 
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import socket
 import subprocess
 import time
@@ -101,14 +100,6 @@ class Server(ABC):
         """Stops it if it runs, and starts it on the same port and folder. Raises Unavailable."""
         self.stop()
         self._start(self.port)
-
-    def freeze(self) -> None:
-        """It listens and answers nothing, until `thaw`."""
-        self._process.send_signal(signal.SIGSTOP)
-        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)  # each thread stops by itself
-
-    def thaw(self) -> None:
-        self._process.send_signal(signal.SIGCONT)
 
     def __enter__(self) -> Self:
         return self
