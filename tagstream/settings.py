@@ -274,8 +274,7 @@ class Settings(BaseSettings):
 def load_settings(**given: object) -> Settings:
     """Read the settings, `given` before the environment before the file.
 
-    Raises:
-        BadSettings: one line that names each wrong setting, without its value.
+    Raises BadSettings: one line that names each wrong setting, without its value.
     """
     path = os.environ.get(_PREFIX + "SETTINGS_FILE")
     if path and not Path(path).is_file():

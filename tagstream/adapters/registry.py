@@ -42,12 +42,8 @@ class Registry:
     """Implements the Models port. Any thread may call it."""
 
     def __init__(self, uri: str, cache: Path | None = None) -> None:
-        """Touches no network.
-
-        Args:
-            uri: a local path, or what `pyarrow.fs.FileSystem.from_uri` takes.
-            cache: the folder for versions of a remote registry.
-        """
+        """Touches no network. `uri`: a local path, or what `pyarrow.fs.FileSystem.from_uri` takes; `cache`:
+        the folder for versions of a remote registry."""
         if "://" in uri:
             self._fs, self._root = fs.FileSystem.from_uri(uri)
         else:
@@ -57,11 +53,7 @@ class Registry:
         self._taxonomies: dict[str, Taxonomy] = {}
 
     def champion(self) -> tuple[str, int]:
-        """(model_version, model_generation) that answers now.
-
-        Raises:
-            Unavailable: the registry does not answer or has no champion yet.
-        """
+        """(model_version, model_generation) that answers now. Raises Unavailable, also if there is none."""
         aliases = self.aliases()
         if not aliases.get("champion"):
             raise Unavailable(f"{self._root}: no champion yet; promote a model version")
@@ -96,9 +88,7 @@ class Registry:
     def fetch(self, model_version: str) -> Path:
         """The version's folder on this machine, downloaded to the cache if the registry is remote.
 
-        Raises:
-            IncompatibleModel: there is no such version.
-            Unavailable: the registry does not answer.
+        Raises Unavailable, IncompatibleModel: there is no such version.
         """
         self._read(f"{VERSIONS}/{_checked(model_version)}/{MANIFEST}")
         if self._local:
@@ -120,8 +110,7 @@ class Registry:
     def publish(self, folder: Path) -> str:
         """Copy a model version into the registry; it is not used before it is promoted.
 
-        Raises:
-            IncompatibleModel: no manifest, or the registry has other content under this version's name.
+        Raises IncompatibleModel: no manifest, or the registry has other content under this version's name.
         """
         try:
             manifest = json.loads((folder / MANIFEST).read_bytes())
@@ -145,10 +134,7 @@ class Registry:
     def promote(self, model_version: str, expect_generation: int) -> int:
         """Make it the champion if the generation is still `expect_generation`; returns the new generation.
 
-        Raises:
-            PromotedMeanwhile: the generation is another one.
-            IncompatibleModel: there is no such version.
-            Unavailable: the registry does not answer.
+        Raises Unavailable, PromotedMeanwhile: it is another one, IncompatibleModel: there is no such version.
         """
         self._read(f"{VERSIONS}/{_checked(model_version)}/{MANIFEST}")
         with self._locked():

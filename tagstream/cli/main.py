@@ -9,9 +9,10 @@ import signal
 import sys
 import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
@@ -190,13 +191,9 @@ def tail(
 
     settings = load_settings()
     records = topics.tail(settings.kafka, topic or settings.topics.tags, from_beginning=from_beginning)
-    try:
-        for number, record in enumerate(records, start=1):
+    with suppress(KeyboardInterrupt):
+        for record in islice(records, count):
             _print_record(record, as_json)
-            if number == count:
-                return
-    except KeyboardInterrupt:
-        return
 
 
 @app.command()
@@ -381,7 +378,7 @@ def _paced(records: Iterator[KeyValue], rate: float | None) -> Iterator[list[Key
     """Chunks of at most a tenth of a second's worth, each sent when it is due."""
     size = 500 if rate is None else max(1, int(rate / 10))
     started_s, sent = time.monotonic(), 0
-    while chunk := [record for _, record in zip(range(size), records, strict=False)]:
+    while chunk := list(islice(records, size)):
         yield chunk
         sent += len(chunk)
         if rate is not None:

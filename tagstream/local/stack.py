@@ -114,12 +114,9 @@ def servers(
 ) -> Iterator[dict[str, str]]:
     """A broker and a store on this machine; yields the environment variables that name them.
 
-    Args:
-        folder: for their data. Started there again, Apache Kafka and a durable store find what they kept.
-        kafka_home: None for the embedded broker, which keeps everything in memory.
-
-    Raises:
-        BadSettings, Unavailable: one of them does not start, or others run in `folder`.
+    `folder`: for their data. Started there again, Apache Kafka and a durable store find what they kept; the
+    embedded broker (no `kafka_home`) keeps everything in memory. Raises BadSettings, Unavailable: one of them
+    does not start, or others run in `folder`.
     """
     with ExitStack() as stack:
         stack.enter_context(_alone_in(folder))
@@ -164,9 +161,8 @@ def _use(embedded: Mapping[str, str]) -> None:
 def application_config(path: Path | None, one_consumer: bool, on_gpu: bool) -> tuple[dict[str, Any], str]:
     """The configuration for Serve, and the API's address.
 
-    Args:
-        path: instead of the package's own serve/config.yaml.
-        on_gpu: the tagger of the package's own file takes half a GPU; another file names its share itself.
+    `path`: instead of the package's own serve/config.yaml. `on_gpu`: the tagger of the package's own file
+    takes half a GPU; another file names its share itself.
     """
     text = path.read_text() if path else resources.files("serve").joinpath("config.yaml").read_text()
     config: dict[str, Any] = yaml.safe_load(text)

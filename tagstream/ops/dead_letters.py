@@ -38,16 +38,8 @@ class Letter:
     record: Record
 
     @property
-    def partition(self) -> int:
-        return self.record.partition
-
-    @property
-    def offset(self) -> int:
-        return self.record.offset
-
-    @property
     def address(self) -> str:
-        return f"{self.partition}/{self.offset}"
+        return f"{self.record.partition}/{self.record.offset}"
 
     @property
     def product_id(self) -> str:
@@ -142,9 +134,9 @@ class Handled:
             self._offsets[partition] = array("q", sorted(offsets))
 
     def __contains__(self, letter: Letter) -> bool:
-        offsets = self._offsets.get(letter.partition, ())
-        at = bisect_left(offsets, letter.offset)
-        return at < len(offsets) and offsets[at] == letter.offset
+        offsets, offset = self._offsets.get(letter.record.partition, ()), letter.record.offset
+        at = bisect_left(offsets, offset)
+        return at < len(offsets) and offsets[at] == offset
 
 
 @dataclass(slots=True)
@@ -202,12 +194,13 @@ class DeadLetters:
             tell: called for each letter that is replayed or cannot be.
         """
         # Where each partition ends now: a replayed letter may come back while we read.
-        ends = {letter.partition: letter.offset + 1 for letter in self.letters()}
+        ends = {letter.record.partition: letter.record.offset + 1 for letter in self.letters()}
         outcome, handled = Outcome(), self.handled()
         chunk: list[Letter] = []
         with contextlib.closing(build_publisher(self._settings)) as publisher:
             for letter in self.letters():
-                if letter.offset >= ends.get(letter.partition, 0) or not chosen.matches(letter):
+                came_later = letter.record.offset >= ends.get(letter.record.partition, 0)
+                if came_later or not chosen.matches(letter):
                     continue
                 if letter in handled and not again:
                     outcome.already_handled += 1
@@ -240,13 +233,12 @@ class DeadLetters:
         reached: set[int] = set()
         count = 0
         for letter in self.letters():
-            if letter.partition in reached:
-                continue
+            partition = letter.record.partition
             if letter.when_ms >= before_ms:
-                reached.add(letter.partition)
-                continue
-            first_kept[letter.partition] = letter.offset + 1
-            count += 1
+                reached.add(partition)
+            if partition not in reached:
+                first_kept[partition] = letter.record.offset + 1
+                count += 1
         return first_kept, count
 
     def delete_prefix(self, first_kept: dict[int, int]) -> None:

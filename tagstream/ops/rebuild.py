@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from datetime import UTC, datetime
 from itertools import islice
 from typing import TypeVar
@@ -21,14 +22,10 @@ T = TypeVar("T")
 def run_rebuild(settings: Settings, tell: Callable[[str], None]) -> int:
     """Returns the number of records read. If it is interrupted, run it again: it starts over.
 
-    The store refuses consumers until the last record is in; then they go on by themselves.
-
-    Raises:
-        BadSettings: the store was not emptied.
-        Unavailable: broker or store do not answer.
+    The store refuses consumers until the last record is in; then they go on by themselves. Raises
+    Unavailable, BadSettings: the store was not emptied.
     """
-    store = build_store(settings)
-    try:
+    with closing(build_store(settings)) as store:
         store.begin_rebuild()
         count, started_s = 0, time.monotonic()
         for batch in batches(read_all(settings.kafka, settings.topics.tags)):
@@ -36,9 +33,7 @@ def run_rebuild(settings: Settings, tell: Callable[[str], None]) -> int:
             count += len(batch)
             tell(f"{count:,} records, {count / (time.monotonic() - started_s):,.0f} a second")
         store.end_rebuild()
-        return count
-    finally:
-        store.close()
+    return count
 
 
 def restoring(record: Record) -> Write:

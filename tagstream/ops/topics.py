@@ -12,11 +12,7 @@ from tagstream.wiring import build_store
 def topic_plans(
     settings: Settings, *, partitions: int | None = None, replication: int = 1
 ) -> list[TopicPlan]:
-    """
-    Args:
-        partitions: instead of each topic's own number: a small broker needs no more.
-        replication: the factor meant. From 3 on, min.insync.replicas is 2.
-    """
+    """`partitions`: instead of each topic's own number. `replication`: from 3, min.insync.replicas is 2."""
     durable = {"min.insync.replicas": "2"} if replication >= 3 else {}
     return [
         TopicPlan(

@@ -7,12 +7,12 @@ beside it. A running stream makes differences that vanish, so each difference is
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import sqlite3
 import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -56,8 +56,7 @@ class Report:
 
 def run_verify(settings: Settings, *, repair: bool, tell: Callable[[str], None]) -> Report:
     """Raises Unavailable if broker or store do not answer."""
-    store, publisher = build_store(settings), build_publisher(settings)
-    try:
+    with closing(build_store(settings)) as store, closing(build_publisher(settings)) as publisher:
         report = Report()
         suspects: dict[str, str] | None = None
         for look in range(_LOOKS + (_REPAIRS if repair else 0)):
@@ -75,10 +74,7 @@ def run_verify(settings: Settings, *, repair: bool, tell: Callable[[str], None])
                 report.repaired += 1
             else:
                 report.add(kind, product_id)
-        return report
-    finally:
-        publisher.close()
-        store.close()
+    return report
 
 
 _TAGGED = "SELECT product_id FROM last WHERE length(digest) > 0"
@@ -110,13 +106,13 @@ class _Topic:
         self._db.close()
 
 
-@contextlib.contextmanager
+@contextmanager
 def _newest_records(
     settings: Settings, only: dict[str, str] | None, tell: Callable[[str], None]
 ) -> Iterator[_Topic]:
     with (
         tempfile.TemporaryDirectory(prefix="tagstream-verify-") as folder,
-        contextlib.closing(_Topic(Path(folder) / "topic.sqlite")) as topic,
+        closing(_Topic(Path(folder) / "topic.sqlite")) as topic,
     ):
         count = 0
         for batch in batches(_records(settings)):

@@ -115,11 +115,6 @@ def record_of(message: Any) -> Record:
     )
 
 
-def has_leaders(topic: Any) -> bool:
-    """Whether every partition of a topic's metadata can be written and read."""
-    return bool(topic.partitions) and all(part.leader >= 0 for part in topic.partitions.values())
-
-
 def log_error(error: ck.KafkaError) -> None:
     """The default `error_cb`: librdkafka goes on trying, and a call that needs the broker fails by itself."""
     log.debug("the Kafka client reports: %s", error)

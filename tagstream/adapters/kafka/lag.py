@@ -52,13 +52,10 @@ class GroupWatch:
         try:
             found = committed_offsets(self._consumer, wanted, self._timeout_s)
         except Unavailable:
-            self._renew()
+            last, self._consumer = self._consumer, connect(ck.Consumer, self._config)
+            last.close()
             raise
         return {partition.partition: offset for partition, offset in found.items() if offset >= 0}
-
-    def _renew(self) -> None:
-        last, self._consumer = self._consumer, connect(ck.Consumer, self._config)
-        last.close()
 
     def progress(self) -> list[PartitionProgress]:
         """Committed offset, end and lag of every partition. Raises Unavailable.

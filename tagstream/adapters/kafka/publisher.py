@@ -81,13 +81,8 @@ class KafkaPublisher:
     """The `Publisher`. See `core.ports.Publisher`. Idempotent: librdkafka's own retries keep the order."""
 
     def __init__(self, kafka: KafkaAddress, *, delivery_timeout_s: float = 30.0) -> None:
-        """
-        Args:
-            delivery_timeout_s: how long the broker may take before `publish` raises `Unavailable`.
-
-        Raises:
-            BadSettings: librdkafka refuses the settings.
-        """
+        """`delivery_timeout_s`: how long the broker may take before `publish` raises Unavailable. Raises
+        BadSettings: librdkafka refuses the settings."""
         self._delivery_timeout_s = delivery_timeout_s
         self._config = producer_config(kafka, delivery_timeout_s)
         self._lock = threading.Lock()
@@ -149,9 +144,8 @@ class KafkaPublisher:
 def produce(producer: Any, record: OutRecord, report: Callable[..., None], deadline_s: float) -> None:
     """Hand one record to librdkafka, which calls `report` when it is delivered or has failed.
 
-    Raises:
-        TimeoutError: librdkafka's queue is still full at the deadline, on the monotonic clock.
-        KafkaException: it cannot take the record.
+    Raises TimeoutError: its queue is still full at the deadline (monotonic clock); KafkaException: it cannot
+    take the record.
     """
     while True:
         try:

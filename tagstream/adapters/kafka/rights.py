@@ -24,13 +24,8 @@ def missing_rights(
 ) -> list[str]:
     """A sentence for each right that the ACLs withhold. A broker without ACLs withholds none.
 
-    Args:
-        read, write: topics.
-        group: the consumer group.
-        transactional_id: what the ids of exactly-once delivery begin with; empty: not needed.
-
-    Raises:
-        Unavailable: the broker does not answer.
+    `read`, `write`: topics. `transactional_id`: what the ids of exactly-once delivery begin with; empty: not
+    needed. Raises Unavailable.
     """
     settings = {"log_level": 0, **kafka.config}
     admin = connect(ck_admin.AdminClient, settings)

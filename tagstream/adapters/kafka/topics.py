@@ -10,7 +10,7 @@ from typing import Any
 
 import confluent_kafka as ck
 
-from tagstream.adapters.kafka.client import ck_admin, connect, has_leaders, record_of, unavailable
+from tagstream.adapters.kafka.client import ck_admin, connect, record_of, unavailable
 from tagstream.core.errors import Unavailable
 from tagstream.core.ports import KafkaAddress, Record
 
@@ -80,9 +80,9 @@ class TopicAdmin:
         return created
 
     def _wait_for(self, names: set[str]) -> None:
-        """A new topic is acknowledged before every broker knows it."""
+        """Until each has partitions with leaders: a topic is acknowledged before every broker knows it."""
         deadline_s = time.monotonic() + self._timeout_s
-        while missing := names - {name for name, topic in self._topics().items() if has_leaders(topic)}:
+        while missing := names - {name for name, topic in self._topics().items() if _has_leaders(topic)}:
             if time.monotonic() > deadline_s:
                 raise Unavailable(f"the broker does not show its new topics: {', '.join(sorted(missing))}")
             time.sleep(_POLL_S)
@@ -215,6 +215,10 @@ def _is_end(message: ck.Message) -> bool:
     if error.code() != ck.KafkaError._PARTITION_EOF:
         raise ck.KafkaException(error)
     return True
+
+
+def _has_leaders(topic: Any) -> bool:
+    return bool(topic.partitions) and all(part.leader >= 0 for part in topic.partitions.values())
 
 
 def _partition_differences(plan: TopicPlan, partitions: Mapping[int, Any], replication: int) -> list[str]:

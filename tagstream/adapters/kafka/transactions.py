@@ -73,13 +73,8 @@ class KafkaTransactions:
     """
 
     def __init__(self, kafka: KafkaAddress, group_id: str, source: KafkaSource) -> None:
-        """
-        Args:
-            group_id: of the source. Every transactional id begins with it, so the broker's ACLs can name it.
-
-        Raises:
-            BadSettings: librdkafka refuses the settings.
-        """
+        """`group_id`: of the source. Every transactional id begins with it, so the broker's ACLs can name it.
+        Raises BadSettings: librdkafka refuses the settings."""
         self._source = source
         self._reading = {**kafka.config, "group.id": group_id}
         self._config = transactional_config(kafka, f"{group_id}-{uuid4().hex}")

@@ -86,11 +86,8 @@ def _is_decided(message: Any, wanted: int) -> bool:
 def hides_aborted_records(kafka: KafkaAddress, topic: str, *, timeout_s: float = 15.0) -> bool:
     """Whether the broker hides the records of aborted transactions from readers at read_committed.
 
-    Writes two records to `topic`, which is for this test alone and is created if it is missing.
-
-    Raises:
-        Unavailable: the broker is silent for `timeout_s`, or refuses.
-        BadSettings: librdkafka refuses the settings.
+    Writes two records to `topic`, which is for this test alone and is created if it is missing. Raises
+    Unavailable: the broker is silent for `timeout_s`, or refuses; BadSettings: librdkafka does.
     """
     deadline_s = time.monotonic() + timeout_s
     partition, reading = TopicPartition(topic, 0), {"group.id": topic, **kafka.config}

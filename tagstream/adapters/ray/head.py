@@ -28,14 +28,11 @@ class RayHead:
     """`ray start --head --block` on free loopback ports, with token authentication."""
 
     def __init__(self, folder: Path, env: Mapping[str, str], *, num_cpus: int | None = None) -> None:
-        """Returns when the dashboard answers.
+        """Returns when the dashboard answers. Raises Unavailable, which names the log.
 
         Args:
             folder: for the token, the log and Ray's own files; a short path, since Ray's sockets are in it.
             env: the environment of every process that this Ray starts.
-
-        Raises:
-            Unavailable: Ray does not come up; names the log.
         """
         self.token_path = folder / "ray-token"
         self.token_path.write_text(secrets.token_hex(32))

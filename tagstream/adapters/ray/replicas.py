@@ -47,11 +47,7 @@ class ReplicaTagger:
         timeout_s: float,
         isolated: Callable[[], Isolated] | None = None,
     ) -> None:
-        """
-        Args:
-            timeout_s: how long one call may take.
-            isolated: makes the tagger of `tag_isolated`, in its process; None: no isolation.
-        """
+        """`timeout_s`: of one call. `isolated`: makes the tagger of `tag_isolated`, in its process."""
         self._handle = handle
         self._timeout_s = timeout_s
         self._isolated = isolated
@@ -142,10 +138,8 @@ def _is_dead(actor: Any) -> bool:
     """Ray may first report a process that has just died as out of reach."""
     try:
         ray.get(actor.ready.remote(), timeout=_DEATH_KNOWN_TIMEOUT_S)
-    except ray.exceptions.ActorDiedError:
-        return True
-    except ray.exceptions.RayError:
-        return False
+    except ray.exceptions.RayError as error:
+        return isinstance(error, ray.exceptions.ActorDiedError)
     return False
 
 

@@ -52,16 +52,13 @@ class RedisStore:
     def __init__(
         self, url: str, *, delete_marker_ttl_s: int, prefix: str = "", timeout_s: float = 5.0
     ) -> None:
-        """Connects with the first call.
+        """Connects with the first call. Raises BadSettings: url or prefix cannot be used.
 
         Args:
             url: redis://, rediss:// or unix://, with user, password and database in it.
             delete_marker_ttl_s: how long a deleted product is remembered. Longer than source and dead letters
                 are kept: until then a late event may be older than the delete.
             prefix: goes before every key, one per environment.
-
-        Raises:
-            BadSettings: url or prefix cannot be used.
         """
         if re.search(r"[{}\s]", prefix):
             raise BadSettings(f"the store prefix {prefix!r} has a brace or a space: the keys cannot")
@@ -165,9 +162,7 @@ class RedisStore:
     def begin_rebuild(self) -> None:
         """Allow only writes with a revision until `end_rebuild`. Harmless when repeated.
 
-        Raises:
-            BadSettings: the store was not emptied: it has its layout marks.
-            Unavailable: it does not answer.
+        Raises Unavailable, BadSettings: the store was not emptied, it has its layout marks.
         """
         marks = self._read([("HMGET", self._meta_key(shard), "layout", "rebuilding") for shard in SHARDS])
         # A rebuild that was interrupted at its very end leaves both kinds of shards.
