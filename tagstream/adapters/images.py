@@ -63,12 +63,11 @@ class HttpImages:
     ) -> None:
         """
         Args:
-            max_bytes: of one encoded picture.
-            timeout_s: for one picture, name look-up, redirects and retries included.
+            max_bytes, timeout_s: of one encoded picture; name look-up, redirects and retries are included.
             allow_private: connect to private, loopback, link-local and multicast addresses, too.
             file_roots: folders for file:// urls; none, no files.
-            allow_hosts: names of the only hosts to connect to, redirects included; `*.example.com` means
-                every host below it. None: any.
+            allow_hosts: the only hosts to connect to, redirects included; `*.example.com` means every host
+                below it. None: any.
         """
         self._max_bytes = max_bytes
         self._timeout_s = timeout_s

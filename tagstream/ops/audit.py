@@ -28,11 +28,6 @@ class Expectation:
     refused: list[KeyValue] = field(default_factory=list)
     total: int = 0
 
-    @property
-    def present(self) -> dict[str, int]:
-        """Product → event_version of those that must have tags."""
-        return {p: e.event_version or 0 for p, e in self.newest.items() if e.type == "upsert"}
-
 
 def expect(
     records: Iterable[KeyValue], is_poison: Callable[[ProductEvent], bool] = lambda event: False
@@ -46,9 +41,8 @@ def expect(
         try:
             event = decoder.decode(Record("", 0, offset, sent.key, sent.value), now_ms).product
         except InvalidEvent:
-            expectation.refused.append(sent)
-            continue
-        if is_poison(event):
+            event = None
+        if event is None or is_poison(event):
             expectation.refused.append(sent)
             continue
         known = expectation.newest.get(event.product_id)

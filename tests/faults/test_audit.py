@@ -78,7 +78,7 @@ def publish(settings: Settings, records: list[OutRecord]) -> None:
 
 
 def present(expectation: Expectation) -> str:
-    return next(iter(expectation.present))
+    return next(product_id for product_id, event in expectation.newest.items() if event.type == "upsert")
 
 
 def key_of(client: Any, settings: Settings, product_id: str) -> str:

@@ -80,23 +80,27 @@ class ApacheBroker(Server):
     ) -> None:
         """Formats `folder` if it is new, and starts the broker; returns when it takes requests.
 
+        Raises BadSettings: nothing in `home` that runs: no scripts, no Java, or one that is too old;
+        Unavailable: it ended or did not answer in time. The message names the log file.
+
         Args:
             home: known elsewhere as KAFKA_HOME.
             properties: server.properties of yours; they win over ours.
             protocol: of the clients' listener. With PLAINTEXT this returns when requests are answered; with
                 SASL_SSL, which cannot be asked from outside, when connections are.
             scram_users: name → password, made when `folder` is formatted.
-
-        Raises:
-            BadSettings: nothing in `home` that runs: no scripts, no Java, or one that is too old.
-            Unavailable: it ended or did not answer in time; the message names the log file.
         """
         self.folder = Path(folder).expanduser().resolve()
+        self._data = self.folder / "log"
+        self._properties_path = self.folder / "server.properties"
         self._home = home.expanduser().resolve()
         self._given = dict(properties or {})
         self._protocol = protocol
         self._users = dict(scram_users or {})
-        self._check_home()
+        for name in ("kafka-storage.sh", "kafka-server-start.sh"):
+            if not self._script(name).is_file():
+                raise BadSettings(f"{self._home} is not the folder of an Apache Kafka: bin/{name} is missing")
+        self._tool("random-uuid")  # runs only with its jars and a Java new enough
         super().__init__(self.folder, port=port, start_timeout_s=start_timeout_s)
 
     def command(self) -> list[str]:
@@ -118,14 +122,6 @@ class ApacheBroker(Server):
         with socket.create_connection(("127.0.0.1", self.port), timeout=1.0):
             return True
 
-    @property
-    def _data(self) -> Path:
-        return self.folder / "log"
-
-    @property
-    def _properties_path(self) -> Path:
-        return self.folder / "server.properties"
-
     def _write_properties(self) -> None:
         controller_port = next(port for port in iter(free_port, 0) if port != self.port)
         ours, controller = f"{self._protocol}://{self.address}", f"127.0.0.1:{controller_port}"
@@ -140,13 +136,6 @@ class ApacheBroker(Server):
         lines = [f"{name}={value}\n" for name, value in {**_PROPERTIES, **addresses, **self._given}.items()]
         self._properties_path.touch(mode=0o600)  # there may be passwords in it
         self._properties_path.write_text("".join(lines))
-
-    def _check_home(self) -> None:
-        """Raises BadSettings unless a tool of it runs, which takes scripts, jars and a Java new enough."""
-        for name in ("kafka-storage.sh", "kafka-server-start.sh"):
-            if not self._script(name).is_file():
-                raise BadSettings(f"{self._home} is not the folder of an Apache Kafka: bin/{name} is missing")
-        self._tool("random-uuid")
 
     def _tool(self, *arguments: str) -> None:
         """Run kafka-storage.sh. Raises BadSettings with the line that says why it failed."""

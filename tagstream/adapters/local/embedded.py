@@ -42,13 +42,9 @@ class Server(ABC):
     ) -> None:
         """Starts the server; returns when it answers.
 
-        Args:
-            folder: for its log file and its working directory; created if missing.
-            port: for one that comes back where it was; otherwise a free one.
-
-        Raises:
-            BadSettings: what it needs is not installed.
-            Unavailable: it ended or did not answer in time; the message names the log file.
+        `folder`: for its log file and its working directory; created if missing. `port`: for one that comes
+        back where it was; otherwise a free one. Raises BadSettings: what it needs is not installed;
+        Unavailable: it ended or did not answer in time. The message names the log file.
         """
         self.folder = Path(folder)
         self.folder.mkdir(parents=True, exist_ok=True)
