@@ -196,15 +196,10 @@ class _Follower:
     """Shows how far the stream is, by the group's committed offsets."""
 
     def __init__(self, watch: GroupWatch, api: httpx.Client, progress: Progress, task: TaskID) -> None:
-        self.published = 0
-        self._watch = watch
-        self._api = api
-        self._progress = progress
-        self._task = task
-        self._started_s = time.monotonic()
-        self._looked_s = 0.0
-        self._done = 0
-        self._dead = 0
+        self.published = self._done = self._dead = 0
+        self._watch, self._api = watch, api
+        self._progress, self._task = progress, task
+        self._started_s, self._looked_s = time.monotonic(), 0.0
 
     def look(self) -> None:
         now_s = time.monotonic()
@@ -213,14 +208,8 @@ class _Follower:
         self._looked_s = now_s
         self._done = sum(self._watch.committed().values())
         self._dead = _books(self._api).get("dead_lettered", self._dead)
-        rate = self._done / (now_s - self._started_s)
-        self._progress.update(
-            self._task,
-            completed=self._done,
-            rate=f"{rate:,.0f}",
-            lag=self.published - self._done,
-            dead=self._dead,
-        )
+        rate, lag = f"{self._done / (now_s - self._started_s):,.0f}", self.published - self._done
+        self._progress.update(self._task, completed=self._done, rate=rate, lag=lag, dead=self._dead)
 
     def wait(self) -> None:
         """Until everything published is committed. Raises Unavailable after a long time without progress."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -171,10 +171,9 @@ def tail(
     topic: str,
     *,
     from_beginning: bool = False,
-    is_stopping: Callable[[], bool] = lambda: False,
     timeout_s: float = 10.0,
 ) -> Iterator[Record]:
-    """Records as they come, from now on or from the beginning, until `is_stopping`.
+    """Records as they come, from now on or from the beginning, without end.
 
     Raises Unavailable: the topic is missing, or the broker does not answer within `timeout_s`.
     """
@@ -183,7 +182,7 @@ def tail(
         partitions = _assign(consumer, topic, first_offset, timeout_s)
         # Some brokers name too early an end: whatever comes before the real end is reached is old.
         old = set() if from_beginning else partitions
-        while not is_stopping():
+        while True:
             message = consumer.poll(_POLL_S)
             if message is None:
                 continue

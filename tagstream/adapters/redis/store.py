@@ -34,16 +34,7 @@ _BATCH = 1000
 _SHA = hashlib.sha1(_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 _INDEX_SHA = hashlib.sha1(_INDEX_SCRIPT.encode(), usedforsecurity=False).hexdigest()
 _TAGS = TypeAdapter(tuple[Tag, ...])
-_PLAIN_FIELDS = (
-    "schema_version",
-    "revision",
-    "event_version",
-    "model_version",
-    "model_generation",
-    "taxonomy_version",
-    "tagged_at",
-    "image",
-)
+_PLAIN_FIELDS = ProductTags.model_fields.keys() - {"product_id", "tags"}
 
 
 class RedisStore:
