@@ -71,7 +71,7 @@ class Hierarchy:
         ordered = sorted(taxonomy.groups, key=lambda group: _depth(group, by_name))
         self._branches = [_branch(group, by_name, taxonomy.slices[group.name]) for group in ordered]
         self._slices = taxonomy.slices
-        self._lineages = _lineages(taxonomy)
+        self._lineages = lineages(taxonomy)
 
     def settled(self, scores: Floats) -> Floats:
         """Scores in which successors have what was replaced, and no parent is below its child."""
@@ -207,10 +207,10 @@ def _folds(taxonomy: Taxonomy) -> list[tuple[int, int, bool]]:
     return folds
 
 
-def _lineages(taxonomy: Taxonomy) -> dict[tuple[str, str], dict[str, str]]:
+def lineages(taxonomy: Taxonomy) -> dict[tuple[str, str], dict[str, str]]:
     """(group, live value) → it and its ancestors in single-choice groups, group → value."""
     by_name = {group.name: group for group in taxonomy.groups}
-    lineages: dict[tuple[str, str], dict[str, str]] = {}
+    found: dict[tuple[str, str], dict[str, str]] = {}
     for group in taxonomy.groups:
         for value in group.values:
             lineage: dict[str, str] = {}
@@ -222,5 +222,5 @@ def _lineages(taxonomy: Taxonomy) -> dict[tuple[str, str], dict[str, str]]:
                 if at_group.parent_group is None:
                     break
                 at_group, at = by_name[at_group.parent_group], parent
-            lineages[group.name, value.value] = lineage
-    return lineages
+            found[group.name, value.value] = lineage
+    return found

@@ -34,8 +34,9 @@ from tagstream.evaluation.tag_sets import (
 )
 from tagstream.model.generation.generator import Generator, save, tags_max_tokens
 from tagstream.model.generation.network import Size, from_folder, from_scratch
-from tagstream.model.generation.pieces import Pieces, adopt, learn
+from tagstream.model.generation.pieces import Pieces, learn, read_tokenizer
 from tagstream.model.towers.image import native_bf16
+from tagstream.model.version.format import Manifest
 from tagstream.model.version.load import load
 from tagstream.training.fusion import with_thresholds
 from tagstream.training.loop import Hooks, Optimisation, Step, by_length, fit
@@ -85,7 +86,10 @@ def train_generator(
     torch.manual_seed(recipe.seed)
     folder = recipe.pretrained
     texts = [row.text for row in rows]
-    pieces = adopt(folder, taxonomy) if folder else learn(texts, taxonomy, recipe.vocabulary)
+    if folder is None:
+        pieces = learn(texts, taxonomy, recipe.vocabulary)
+    else:
+        pieces = Pieces(read_tokenizer(folder), taxonomy)
     examples = _examples(rows, taxonomy, pieces, recipe.title_max_pieces)
     if not examples:
         raise ValueError("no row has both a text and a label of the taxonomy")
@@ -234,11 +238,13 @@ def make_generator(
     save(
         out / model_version,
         generator,
-        model_version=model_version,
-        dataset_id=data.dataset_id(),
-        created=now.isoformat(),
-        training_groups=len(title_hashes(rows)),
-        metrics=metrics,
+        Manifest(
+            model_version=model_version,
+            dataset_id=data.dataset_id(),
+            created=now.isoformat(),
+            training_groups=len(title_hashes(rows)),
+        ),
+        metrics,
     )
     load(out / model_version)
     return out / model_version

@@ -34,7 +34,7 @@ from tagstream.model.generation.generator import Generator, save, tags_max_token
 from tagstream.model.generation.grammar import Grammar
 from tagstream.model.generation.network import Size, from_scratch
 from tagstream.model.generation.pieces import Pieces, learn
-from tagstream.model.version.format import sha256
+from tagstream.model.version.format import Manifest, sha256
 from tagstream.model.version.load import load
 from tagstream.training.generation import GenerationRecipe, shuffled, train_generator
 from tagstream.training.loop import TrainingDiverged
@@ -250,7 +250,7 @@ def test_enough_beams_find_the_likeliest_set() -> None:
             likelihoods[column,] = log_probability(generator, grammar, prompt, tokens)
         with torch.inference_mode():
             (best,) = write(generator.network, pieces, grammar, [prompt], ["en"], 20, beams=8)
-        assert best.columns == max(likelihoods, key=likelihoods.__getitem__)
+        assert tuple(column for column, _ in best) == max(likelihoods, key=likelihoods.__getitem__)
 
 
 def log_probability(generator: Generator, grammar: Grammar, prompt: list[int], tokens: list[int]) -> float:
@@ -425,10 +425,12 @@ def saved(generator: Generator, folder: Path) -> Path:
     save(
         folder,
         generator,
-        model_version=folder.name,
-        dataset_id="d",
-        created="2026-01-05T08:00:00+00:00",
-        training_groups=1,
+        Manifest(
+            model_version=folder.name,
+            dataset_id="d",
+            created="2026-01-05T08:00:00+00:00",
+            training_groups=1,
+        ),
         metrics={},
     )
     return folder

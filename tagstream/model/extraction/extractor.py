@@ -70,8 +70,7 @@ class Extractor:
         self._start = network.get_buffer("start").numpy()
         self._step = network.step.detach().numpy()
         self.groups = network.lexicon.groups
-        self.langs = tuple(langs)
-        self.score_min = score_min
+        self.langs, self.score_min = tuple(langs), score_min
         self.aliases = {
             group: {normalised_value(spelling): value for spelling, value in of.items()}
             for group, of in (aliases or {}).items()
@@ -83,19 +82,19 @@ class Extractor:
         Titles of other languages than `langs` have none. Only the first 512 characters are read.
         """
         read = [not self.langs or language_of(text.title, text.lang) in self.langs for text in texts]
-        found = self._find([text.title if wanted else "" for text, wanted in zip(texts, read, strict=True)])
+        titles = [text.title if wanted else "" for text, wanted in zip(texts, read, strict=True)]
         return [
             tuple(
                 Span(span.group, value, score, span.start, span.end)
-                for span, score in spans
-                if score >= self.score_min and (value := self._value(text.title, span))
+                for span, score in self._best(emissions)
+                if score >= self.score_min and (value := self._value(title, span))
             )
-            for text, spans in zip(texts, found, strict=True)
+            for title, emissions in zip(titles, self._emissions(titles), strict=True)
         ]
 
     def spans(self, titles: Sequence[str]) -> list[list[Labelled]]:
         """Every span of each title's best path, sure or not: what is measured."""
-        return [[span for span, _ in spans] for spans in self._find(titles)]
+        return [[span for span, _ in self._best(scores)] for scores in self._emissions(titles)]
 
     def answers(self, batch: MicroBatch) -> tuple[npt.NDArray[np.float16], list[ImageUse]]:
         """What the golden batch compares: (titles, longest, classes), the probability of each class of each
@@ -106,9 +105,6 @@ class Extractor:
         for row, scores in enumerate(emissions):
             found[row, : len(scores)] = torch.from_numpy(scores).softmax(dim=-1).numpy()
         return found, ["none"] * len(batch)
-
-    def _find(self, titles: Sequence[str]) -> list[list[tuple[Labelled, float]]]:
-        return [self._best(scores) for scores in self._emissions(titles)]
 
     def _emissions(self, titles: Sequence[str]) -> list[bio.Floats]:
         """(characters, classes) log scores of each title, of as much of it as is read."""
@@ -149,6 +145,7 @@ class Extractor:
         """
         network, lexicon = self._network, self._network.lexicon
         terms = {term: [*counts, lexicon.seen[term]] for term, counts in lexicon.labelled.items()}
+        encoder = network.pretrained.files() if network.pretrained is not None else {}
         write(
             folder,
             Manifest(
@@ -166,11 +163,7 @@ class Extractor:
                 library_versions={"torch": torch.__version__, "numpy": np.__version__},
             ),
             network=network,
-            files={
-                "lexicon.json": as_json(terms),
-                "aliases.json": as_json(self.aliases),
-                **(network.pretrained.files() if network.pretrained is not None else {}),
-            },
+            files={"lexicon.json": as_json(terms), "aliases.json": as_json(self.aliases), **encoder},
             read_back=lambda: read_extractor(folder),
             dtype=torch.float16,
         )

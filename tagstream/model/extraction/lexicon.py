@@ -107,12 +107,8 @@ def _longest(matches: list[Match]) -> list[Match]:
 def _mark(
     features: npt.NDArray[np.float32], start: int, end: int, shares: list[float], *, offset: int
 ) -> None:
+    kinds = [3] if end - start == 1 else [0, *[1] * (end - start - 2), 2]
+    rows, columns = np.arange(start, end), np.asarray(kinds) + offset
     for group, share in enumerate(shares):
-        begins = PLACES * group + offset
-        if end - start == 1:
-            features[start, begins + 3] = max(features[start, begins + 3], share)
-            continue
-        features[start, begins] = max(features[start, begins], share)
-        inner = features[start + 1 : end - 1, begins + 1]
-        np.maximum(inner, share, out=inner)
-        features[end - 1, begins + 2] = max(features[end - 1, begins + 2], share)
+        at = rows, columns + PLACES * group
+        features[at] = np.maximum(features[at], share)

@@ -15,13 +15,14 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from torch import Tensor, nn
 
 from tagstream.dataset.titles import Title
 from tagstream.model.extraction import bio
 from tagstream.model.extraction.lexicon import Lexicon
 from tagstream.model.extraction.pretrained import Pretrained
+from tagstream.model.version.format import Strict
 from tagstream.text.plain import folded_in_place
 
 #: More of a title is not read.
@@ -31,10 +32,8 @@ _GRAMS = 5
 _OUTSIDE = 0x110000
 
 
-class CharacterConfig(BaseModel):
+class CharacterConfig(Strict):
     """Sizes of the encoder; `seed` salts the hashes."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     buckets: int = Field(default=1 << 15, ge=64)
     widths: tuple[int, int, int, int, int] = (64, 48, 48, 32, 8)
@@ -45,22 +44,14 @@ class CharacterConfig(BaseModel):
 
 
 def gram_buckets(text: str, config: CharacterConfig) -> npt.NDArray[np.int64]:
-    """(characters, 5) buckets of the n-grams around each character."""
-    codes = np.frombuffer(folded_in_place(text).encode("utf-32-le", "surrogatepass"), np.uint32).astype(
-        np.uint64
-    )
+    """(characters, 5) buckets of the n-grams around each character, of which there is at least one."""
+    encoded = folded_in_place(text).encode("utf-32-le", "surrogatepass")
+    codes = np.frombuffer(encoded, np.uint32).astype(np.uint64)
     edge = np.array([_OUTSIDE], np.uint64)
     before, after = np.concatenate([edge, codes[:-1]]), np.concatenate([codes[1:], edge])
-    if not len(codes):
-        before = after = codes
     base = np.uint64(0x1000193)
-    keys = (
-        codes,
-        before * base + codes,
-        codes * base + after,
-        (before * base + codes) * base + after,
-        _kinds(text),
-    )
+    with_before = before * base + codes
+    keys = (codes, with_before, codes * base + after, with_before * base + after, _kinds(text))
     salted = [
         _mixed(key + np.uint64((config.seed * _GRAMS + kind + 1) * 0x9E3779B97F4A7C15 % 2**64))
         for kind, key in enumerate(keys)
@@ -129,8 +120,8 @@ class Prepared(NamedTuple):
 
     grams: Tensor
     marks: Tensor
-    tokens: npt.NDArray[np.int64] | None = None
-    place_of: npt.NDArray[np.int64] | None = None
+    tokens: Tensor | None = None
+    place_of: Tensor | None = None
     states: Tensor | None = None
 
 
@@ -141,10 +132,8 @@ class Network(nn.Module):
         self, config: CharacterConfig, members: int, lexicon: Lexicon, pretrained: Pretrained | None
     ) -> None:
         super().__init__()
-        self.lexicon = lexicon
-        self.pretrained = pretrained
+        self.config, self.lexicon, self.pretrained = config, lexicon, pretrained
         size = bio.classes(lexicon.groups)
-        self.config = config
         states_width = pretrained.width if pretrained else 0
         self.members = nn.ModuleList(
             CharacterEncoder(config, lexicon.width, size, states_width) for _ in range(members)
@@ -170,8 +159,8 @@ class Network(nn.Module):
     def with_states(self, title: Prepared) -> Prepared:
         """With the states of a pretrained encoder that is not trained: computed once for all epochs."""
         with torch.inference_mode():
-            [states] = self._states([title], len(title.grams))
-        return title._replace(states=states.clone())
+            states = self._states([title])
+        return title._replace(states=None if states is None else states[0].clone())
 
     def forward(self, titles: Sequence[Prepared], keep_marks: Tensor | None = None) -> Tensor:
         """(members, titles, characters, classes), padded at the end. `keep_marks`: 0 for titles whose lexicon
@@ -180,18 +169,19 @@ class Network(nn.Module):
         marks = _padded([title.marks for title in titles])
         if keep_marks is not None:
             marks = marks * keep_marks[:, None, None]
-        states = self._states(titles, max(lengths)) if self.pretrained is not None else None
-        grams = _padded([title.grams for title in titles])
+        states, grams = self._states(titles), _padded([title.grams for title in titles])
         return torch.stack([member(grams, marks, lengths, states) for member in self.members])
 
-    def _states(self, titles: Sequence[Prepared], length: int) -> Tensor:
+    def _states(self, titles: Sequence[Prepared]) -> Tensor | None:
+        """(titles, characters, width) of the pretrained encoder, if there is one."""
+        if self.pretrained is None:
+            return None
         known = [title.states for title in titles if title.states is not None]
         if len(known) == len(titles):
             return _padded(known)
-        assert self.pretrained is not None
         tokens = [title.tokens for title in titles if title.tokens is not None]
-        place_of = [title.place_of for title in titles if title.place_of is not None]
-        states: Tensor = self.pretrained(tokens, place_of, length)
+        places = [title.place_of for title in titles if title.place_of is not None]
+        states: Tensor = self.pretrained(tokens, places)
         return states
 
 

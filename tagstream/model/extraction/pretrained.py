@@ -9,18 +9,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
+from torch.nn.utils.rnn import pad_sequence
 
-from tagstream.model.towers.pretrained import (
-    ENCODER_CONFIG,
-    TOKENIZER,
-    encoder_files,
-    encoder_of,
-    load_encoder,
-)
+from tagstream.model.towers.pretrained import TOKENIZER, encoder_files, encoder_of, load_encoder
 
 #: Of one title; tokenizers cut Chinese into one to two characters a token.
 TOKENS_MAX = 256
@@ -48,37 +42,27 @@ class Pretrained(nn.Module):
 
     def files(self) -> dict[str, bytes]:
         """Name → content: architecture and tokenizer, without the weights."""
-        files = encoder_files(self.model, self._tokenizer)
-        return {CONFIG: files[ENCODER_CONFIG], TOKENIZER: files[TOKENIZER]}
+        return encoder_files(self.model, self._tokenizer, CONFIG)
 
     @property
     def width(self) -> int:
         return int(self.model.config.hidden_size) + 1
 
-    def tokens(self, text: str) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    def tokens(self, text: str) -> tuple[Tensor, Tensor]:
         """Token ids, and of each character the place of its token, -1 if none covers it."""
         encoded = self._tokenizer.backend_tokenizer.encode(text.encode("utf-8", "replace").decode())
-        ids = np.array(encoded.ids[:TOKENS_MAX], np.int64)
-        place_of = np.full(len(text), -1, np.int64)
+        place_of = torch.full((len(text),), -1)
         for place, (start, end) in enumerate(encoded.offsets[:TOKENS_MAX]):
             place_of[start:end] = place
-        return ids, place_of
+        return torch.tensor(encoded.ids[:TOKENS_MAX], dtype=torch.long), place_of
 
-    def forward(
-        self, tokens: list[npt.NDArray[np.int64]], place_of: list[npt.NDArray[np.int64]], length: int
-    ) -> Tensor:
-        """(titles, length, width): the states, and 1 where a character is its token's first."""
-        batch = nn.utils.rnn.pad_sequence([torch.from_numpy(ids) for ids in tokens], batch_first=True)
-        mask = torch.zeros_like(batch)
-        for row, ids in enumerate(tokens):
-            mask[row, : len(ids)] = 1
+    def forward(self, tokens: list[Tensor], place_of: list[Tensor]) -> Tensor:
+        """(titles, characters, width): the states, and 1 where a character is its token's first."""
+        batch = pad_sequence(tokens, batch_first=True)
+        mask = pad_sequence([torch.ones_like(ids) for ids in tokens], batch_first=True)
         states = self.model(input_ids=batch, attention_mask=mask).last_hidden_state
         # One more state, of zeros, for what no token covers.
         states = torch.cat([states, states.new_zeros(len(tokens), 1, states.shape[2])], dim=1)
-        places = torch.full((len(tokens), length), -1)
-        for row, of in enumerate(place_of):
-            places[row, : len(of)] = torch.from_numpy(of)
-        before = torch.cat([torch.full((len(tokens), 1), -2), places[:, :-1]], dim=1)
-        first = (places != before).to(states.dtype)[..., None]
-        rows = torch.arange(len(tokens))[:, None]
-        return torch.cat([states[rows, places], first], dim=-1)
+        places = pad_sequence(place_of, batch_first=True, padding_value=-1)
+        first = (places != pad(places[:, :-1], (1, 0), value=-2)).to(states.dtype)[..., None]
+        return torch.cat([states[torch.arange(len(tokens))[:, None], places], first], dim=-1)

@@ -13,13 +13,8 @@ from torch import Tensor
 from tagstream.model.generation.grammar import Draft, Grammar
 from tagstream.model.generation.pieces import Pieces
 
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """Tags in the order written, as columns of the taxonomy, each with the log of its probability."""
-
-    columns: tuple[int, ...]
-    log_probabilities: tuple[float, ...]
+#: Tags in the order written: a column of the taxonomy, and the log of its probability.
+Written = list[tuple[int, float]]
 
 
 class _Cache:
@@ -103,7 +98,7 @@ def write(
             break
         cache.append(tokens, rows if beams > 1 else None)
     winners = [found[row * beams + best] for row, best in enumerate(totals.argmax(dim=1).tolist())]
-    return [Written(winner.draft.written, winner.log_probabilities) for winner in winners]
+    return [list(zip(of.draft.written, of.log_probabilities, strict=True)) for of in winners]
 
 
 def _gains(logits: Tensor, permitted: Sequence[Any], pieces: Pieces) -> tuple[Tensor, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as library_version
 from pathlib import Path
@@ -17,21 +18,11 @@ from tagstream.core.events import ImageUse, Tag
 from tagstream.core.language import language_of
 from tagstream.core.ports import MicroBatch, TextFields
 from tagstream.core.taxonomy import Taxonomy
-from tagstream.model.generation.decode import Written, write, write_freely
+from tagstream.model.generation.decode import write, write_freely
 from tagstream.model.generation.grammar import Grammar
-from tagstream.model.generation.network import rebuilt
-from tagstream.model.generation.pieces import Pieces, read
-from tagstream.model.version.format import (
-    Config,
-    Manifest,
-    as_json,
-    read_config,
-    read_weights,
-    reading,
-)
-from tagstream.model.version.format import (
-    write as write_folder,
-)
+from tagstream.model.generation.pieces import Pieces, read_tokenizer
+from tagstream.model.version import format as folders
+from tagstream.model.version.format import Config, Manifest, as_json, read_config, read_weights, reading
 
 #: Further values of groups with several choices that there is room for, all groups together.
 FURTHER_VALUES = 8
@@ -120,7 +111,7 @@ class Generator:
                     self.network, self.pieces, self._grammar, prompts, langs, self._max_tokens, self.beams
                 )
             for row, tags in zip(rows, written, strict=True):
-                answers[row] = _scored(tags)
+                answers[row] = sorted((column, min(1.0, math.exp(log))) for column, log in tags)
         return answers
 
     def _prompts(self, texts: Sequence[TextFields]) -> list[tuple[list[int], list[list[int]]]]:
@@ -131,33 +122,22 @@ class Generator:
         return [(rows, [[*read[row], self.pieces.tags] for row in rows]) for rows in batches]
 
     def _read(self, tokens: Sequence[int]) -> list[tuple[str, str | None]]:
-        written: list[tuple[str, str | None]] = []
-        spelled: list[list[int]] = []
         names = dict(zip(self.pieces.groups, [group.name for group in self.taxonomy.groups], strict=True))
+        spelled: list[tuple[str, list[int]]] = []
         for token in tokens:
             if token in names:
-                written.append((names[token], None))
-                spelled.append([])
-            elif token != self.pieces.end and not written:
-                written.append(("", None))  # a value before any group
-                spelled.append([])
+                spelled.append((names[token], []))
             elif token != self.pieces.end:
-                spelled[-1].append(token)
-        for place, ((group, _), pieces) in enumerate(zip(written, spelled, strict=True)):
-            written[place] = (group, self._value_of(group, pieces))
-        if list(tokens[-1:]) != [self.pieces.end]:
-            written.append(("", None))
-        return written
+                if not spelled:
+                    spelled.append(("", []))  # a value before any group
+                spelled[-1][1].append(token)
+        unfinished = [("", None)] if list(tokens[-1:]) != [self.pieces.end] else []
+        return [*((group, self._value_of(group, pieces)) for group, pieces in spelled), *unfinished]
 
     def _value_of(self, group: str, pieces: list[int]) -> str | None:
         columns = self.taxonomy.slices.get(group, slice(0, 0))
         spelling = self._grammar.spelling[columns]
         return self._named[columns.start + spelling.index(pieces)][1] if pieces in spelling else None
-
-
-def _scored(written: Written) -> list[tuple[int, float]]:
-    pairs = zip(written.columns, np.exp(written.log_probabilities).tolist(), strict=True)
-    return sorted((column, min(1.0, score)) for column, score in pairs)
 
 
 def tags_max_tokens(taxonomy: Taxonomy, pieces: Pieces) -> int:
@@ -183,29 +163,18 @@ class GeneratorConfig(Config):
 def save(
     folder: Path,
     generator: Generator,
-    *,
-    model_version: str,
-    dataset_id: str,
-    created: str,
-    training_groups: int,
+    manifest: Manifest,
     metrics: Mapping[str, Any],
-    code_revision: str | None = None,
 ) -> None:
-    """Write a generator's folder. `training_groups`: how many different normalised titles taught it.
+    """Write a generator's folder.
 
     Raises:
         FileExistsError: the folder is there already; a model version is never edited.
         ValueError: it gives probabilities that are not finite.
     """
-    write_folder(
+    folders.write(
         folder,
-        Manifest(
-            model_version=model_version,
-            dataset_id=dataset_id,
-            training_groups=training_groups,
-            code_revision=code_revision,
-            created=created,
-        ),
+        manifest,
         config=GeneratorConfig(
             title_max_pieces=generator.title_max_pieces,
             beams=generator.beams,
@@ -220,7 +189,7 @@ def save(
             "taxonomy.json": as_json(generator.taxonomy),
             "metrics.json": as_json(metrics),
         },
-        read_back=lambda: read_generator(folder, model_version),
+        read_back=lambda: read_generator(folder, manifest.model_version),
     )
 
 
@@ -230,15 +199,17 @@ def read_generator(folder: Path, model_version: str) -> Generator:
     Raises:
         IncompatibleModel: its files do not fit each other or this code.
     """
+    from transformers import AutoConfig, AutoModelForCausalLM
+
     raw = read_config(folder)
     with reading(folder):
         config = GeneratorConfig.model_validate(raw)
         taxonomy = Taxonomy.model_validate_json((folder / "taxonomy.json").read_bytes())
-        tokenizer = read(folder / "tokenizer.json")
+        tokenizer = read_tokenizer(folder)
         tokens = tokenizer.get_vocab_size()
         pieces = Pieces(tokenizer, taxonomy)
         if pieces.size != tokens:
             raise IncompatibleModel(f"{folder}: its tokenizer lacks tokens of its taxonomy's groups")
-        network = rebuilt(config.network)
+        network = AutoModelForCausalLM.from_config(AutoConfig.for_model(**config.network))
         read_weights(folder, network)
         return Generator(model_version, taxonomy, pieces, network, config.title_max_pieces, config.beams)

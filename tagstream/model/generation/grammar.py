@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from tagstream.core.hierarchy import lineages
 from tagstream.core.taxonomy import Taxonomy
 from tagstream.model.generation.pieces import Pieces
 
@@ -93,9 +94,7 @@ class Grammar:
         if column not in self._beside:
             mine = self._claims[column]
             agree = (self._claims == mine) | (self._claims < 0) | (mine < 0)
-            fits = agree.all(axis=1)
-            fits[column] = False
-            self._beside[column] = fits
+            self._beside[column] = agree.all(axis=1) & (np.arange(len(agree)) != column)
         return self._beside[column]
 
     def _closed(self, draft: Draft) -> Draft:
@@ -123,24 +122,12 @@ def _trie(columns: Sequence[int], spelling: Sequence[Sequence[int]], depth: int)
 
 
 def _claims(taxonomy: Taxonomy) -> npt.NDArray[np.int64]:
-    """(taxonomy.size, groups): the place of the value that a tag implies in each single group, or -1."""
+    """(taxonomy.size, groups): the column of the value that a tag implies in each single group, or -1."""
     number = {group.name: at for at, group in enumerate(taxonomy.groups)}
-    place = {
-        (group.name, value.value): at for group in taxonomy.groups for at, value in enumerate(group.values)
-    }
+    values = [(group.name, value.value) for group in taxonomy.groups for value in group.values]
+    column = {value: at for at, value in enumerate(values)}
     claims = np.full((taxonomy.size, len(taxonomy.groups)), -1)
-    column = 0
-    for own_group in taxonomy.groups:
-        for own_value in own_group.values:
-            group, value, seen = own_group, own_value, {own_group.name}
-            while True:
-                if group.kind == "single":
-                    claims[column, number[group.name]] = place[group.name, value.value]
-                if group.parent_group is None or value.parent is None or group.parent_group in seen:
-                    break
-                parent = value.parent
-                group = taxonomy.group(group.parent_group)
-                value = group.values[place[group.name, parent]]
-                seen.add(group.name)
-            column += 1
+    for value, lineage in lineages(taxonomy).items():
+        for above in lineage.items():
+            claims[column[value], number[above[0]]] = column[above]
     return claims

@@ -6,17 +6,16 @@ import math
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from tagstream.model.generation.pieces import Pieces
+from tagstream.model.version.format import Strict
 
 PARAMETERS_MAX = 3_000_000
 
 
-class Size(BaseModel):
+class Size(Strict):
     """Of a network from scratch (Radford et al. 2019)."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     width: int = Field(default=128, gt=0)
     layers: int = Field(default=4, gt=0)
@@ -70,10 +69,3 @@ def from_folder(folder: Path, pieces: Pieces, context: int) -> Any:
         raise ValueError(f"{folder}: it reads {positions} tokens, titles and tags take up to {context}")
     network.resize_token_embeddings(pieces.size, mean_resizing=False)
     return network
-
-
-def rebuilt(config: dict[str, Any]) -> Any:
-    """A network of this configuration with weights still to be loaded. Raises ValueError."""
-    from transformers import AutoConfig, AutoModelForCausalLM
-
-    return AutoModelForCausalLM.from_config(AutoConfig.for_model(**config))

@@ -92,15 +92,11 @@ def learn(texts: Iterable[TextFields], taxonomy: Taxonomy, size: int) -> Pieces:
     return Pieces(tokenizer, taxonomy)
 
 
-def adopt(folder: Path, taxonomy: Taxonomy) -> Pieces:
-    """The tokenizer of a pretrained model's folder. Raises ValueError where it has no usable one."""
-    return Pieces(read(folder / "tokenizer.json"), taxonomy)
-
-
-def read(path: Path) -> Tokenizer:
-    """Raises ValueError for what is no tokenizer of the `tokenizers` library."""
+def read_tokenizer(folder: Path) -> Tokenizer:
+    """The folder's tokenizer.json. Raises ValueError for what is no tokenizer of the `tokenizers` library."""
+    path = folder / "tokenizer.json"
     if not path.is_file():
-        raise ValueError(f"{path.parent}: no {path.name}")
+        raise ValueError(f"{folder}: no {path.name}")
     try:
         return Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises nothing narrower

@@ -124,7 +124,7 @@ class HuggingFaceTower(TextTower):
         return self._states(_tokens(prepared))
 
     def assets(self) -> dict[str, bytes]:
-        return encoder_files(self.encoder, self.tokenizer)
+        return encoder_files(self.encoder, self.tokenizer, ENCODER_CONFIG)
 
     def load_assets(self, files: Mapping[str, bytes]) -> None:
         self._use(*encoder_of(files[ENCODER_CONFIG], files[TOKENIZER]))
@@ -159,12 +159,12 @@ def load_encoder(source: str) -> tuple[nn.Module, Any]:
     return encoder, tokenizer
 
 
-def encoder_files(encoder: Any, tokenizer: Any) -> dict[str, bytes]:
+def encoder_files(encoder: Any, tokenizer: Any, config_name: str) -> dict[str, bytes]:
     """Name → content of what rebuilds an encoder without its folder or hub. Its weights are saved apart."""
     specials = {name: str(token) for name, token in tokenizer.special_tokens_map.items()}
     config = {"encoder": encoder.config.to_dict(), "special_tokens": specials}
     return {
-        ENCODER_CONFIG: json.dumps(config, default=str).encode(),
+        config_name: json.dumps(config, default=str).encode(),
         TOKENIZER: tokenizer.backend_tokenizer.to_str().encode(),
     }
 
