@@ -15,9 +15,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tagstream.model.towers import TextTowerConfig
-from tagstream.model.towers.base import ImageTower, Parts, Prepared, TextTower, TowerConfig
+from tagstream.model.towers.base import ImageTower, Parts, Prepared, TextTower
 from tagstream.model.towers.hashed import HashedNgramBag
 from tagstream.model.towers.sequence import encoder
+from tagstream.model.version.format import Strict
 from tagstream.text.ngrams import HashedNgrams
 
 
@@ -66,7 +67,7 @@ class ImageMember(nn.Module):
         return logits
 
 
-class JointConfig(TowerConfig):
+class JointConfig(Strict):
     """How both modalities become one vector, from which one head decides.
 
     concatenation     both vectors side by side, one hidden layer

@@ -14,8 +14,6 @@ import numpy.typing as npt
 import torch
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     FilePath,
     ValidationError,
@@ -41,7 +39,7 @@ from tagstream.model.tagger import read_stored
 from tagstream.model.towers import ImageTowerConfig, TextTowerConfig
 from tagstream.model.towers.hashed import HashedNgramBag
 from tagstream.model.towers.image import EfficientNet
-from tagstream.model.version.format import read_manifest, read_title_hashes
+from tagstream.model.version.format import Strict, read_manifest, read_title_hashes
 from tagstream.training.fusion import Thresholds
 from tagstream.training.loop import Hooks, Optimisation, Share, fit
 from tagstream.training.objectives import (
@@ -58,11 +56,7 @@ log = logging.getLogger("tagstream.train")
 RESOLVED = AfterValidator(lambda path: path.resolve())
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class TextTraining(_Strict):
+class TextTraining(Strict):
     """The text member.
 
     feature_dropout   the share of a text's pieces that is left out, anew in every step
@@ -81,7 +75,7 @@ class TextTraining(_Strict):
     swapped_share: float = Field(default=0.3, ge=0, le=1)
 
 
-class ImageTraining(_Strict):
+class ImageTraining(Strict):
     """The image member, and with it the joint member.
 
     shift_px          how far augmentation moves a picture
@@ -101,7 +95,7 @@ class ImageTraining(_Strict):
     gpu_memory_gib: float | None = Field(default=None, gt=0)
 
 
-class Recipe(_Strict):
+class Recipe(Strict):
     """Everything that a training run chooses. A member that is None is left out: text only, image only.
 
     limit             at most so many rows of each file are read

@@ -48,8 +48,8 @@ class TinyTower(ImageTower):
         super().__init__()
         self.network = nn.Sequential(nn.Conv2d(3, self.width, 3), nn.BatchNorm2d(self.width), nn.ReLU())
 
-    def forward(self, prepared: Tensor) -> Tensor:
-        features: Tensor = self.network(prepared.float() / 255).mean(dim=(2, 3))
+    def features(self, pictures: Tensor) -> Tensor:
+        features: Tensor = self.network(pictures.float() / 255).mean(dim=(2, 3))
         return features
 
 

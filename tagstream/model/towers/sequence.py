@@ -10,7 +10,6 @@ import re
 import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import islice
 from typing import Literal
 
 import torch
@@ -20,7 +19,8 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from tagstream.core.language import HAN
 from tagstream.core.ports import TextFields
-from tagstream.model.towers.base import Parts, Prepared, TextTower, Tokens, TowerConfig
+from tagstream.model.towers.base import Parts, Prepared, TextTower, Tokens
+from tagstream.model.version.format import Strict
 from tagstream.text.fields import FIELD_MAX_CHARACTERS, in_order
 from tagstream.text.plain import folded
 
@@ -34,7 +34,7 @@ FIRST_HASHED = FIRST_FIELD + _FIELDS
 FIRST_WORD = FIRST_HASHED + HASHED_IDS
 
 
-class WordsConfig(TowerConfig):
+class WordsConfig(Strict):
     """What the three have in common. A model version states the size of its vocabulary."""
 
     width: int = Field(default=96, gt=0)
@@ -111,10 +111,10 @@ class WordsTower(TextTower):
         return pooled
 
     def assets(self) -> dict[str, bytes]:
-        return {VOCABULARY: self.vocabulary.to_json()}
+        return {VOCABULARY: json.dumps(self.vocabulary.words, ensure_ascii=False).encode()}
 
     def load_assets(self, files: Mapping[str, bytes]) -> None:
-        self._use(Vocabulary.from_json(files[VOCABULARY]))
+        self._use(Vocabulary(json.loads(files[VOCABULARY])))
 
 
 class _Pooling(nn.Module):
@@ -227,21 +227,14 @@ class Vocabulary:
             ids[place, : len(row)] = torch.tensor(row, dtype=torch.long)
         return Tokens(ids, ids != PADDING)
 
-    def to_json(self) -> bytes:
-        return json.dumps(self.words, ensure_ascii=False).encode()
-
-    @classmethod
-    def from_json(cls, stored: bytes) -> Vocabulary:
-        return cls(json.loads(stored))
-
 
 def _pieces(text: TextFields) -> list[tuple[int, list[str]]]:
-    return [(place, _words(content)) for place, content in enumerate(in_order(text)) if content]
-
-
-def _words(content: str) -> list[str]:
-    found = _PIECE.finditer(folded(content[:FIELD_MAX_CHARACTERS]))
-    return [match.group() for match in islice(found, 512)]
+    """The words of each field that has any text: at most 512 of a field."""
+    return [
+        (place, _PIECE.findall(folded(content[:FIELD_MAX_CHARACTERS]))[:512])
+        for place, content in enumerate(in_order(text))
+        if content
+    ]
 
 
 def _hashed(piece: str) -> int:

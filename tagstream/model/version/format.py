@@ -53,7 +53,7 @@ MANIFEST, CONFIG, WEIGHTS, GOLDEN = "MANIFEST.json", "config.json", "model.safet
 
 
 class Strict(BaseModel):
-    """Part of a config.json or a manifest. A name that is no field is refused."""
+    """Part of a config.json or a manifest. A name that is no option is refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 

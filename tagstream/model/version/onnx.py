@@ -198,7 +198,7 @@ class _Graph(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         assert self.image_members is not None
         member, joint = self.image_members.image, self.image_members.joint
-        features: Tensor = member.tower.features(inputs["pictures"])  # type: ignore[operator]
+        features: Tensor = member.tower.features(inputs["pictures"])
         if joint is None:
             return member.of_features(features), None
         image = Parts.one(features)
