@@ -202,18 +202,10 @@ class ImageMembers(nn.Module):
         """(rows, …) → logits of the image member and of the joint member, each (rows, outputs)."""
         if self.joint is None:
             return self.image(pictures), None
-        assert texts is not None
-        assert mentions is not None
         assert has_text is not None
-        features, parts = features_and_parts(self.image, self.joint, pictures)
-        has_image = torch.ones_like(has_text)
-        joint = self.joint(texts, mentions, parts, has_text, has_image)
+        tower = self.image.tower
+        features = tower(pictures)
+        attends = self.joint.config.kind == "cross-attention" and tower.has_parts
+        parts = tower.sequence(pictures) if attends else Parts.one(features)
+        joint = self.joint(texts, mentions, parts, has_text, torch.ones_like(has_text))
         return self.image.of_features(features), joint
-
-
-def features_and_parts(image: ImageMember, joint: JointMember, prepared: Tensor) -> tuple[Tensor, Parts]:
-    """(rows, image.width) pooled features, and the parts that the joint member reads."""
-    features = image.tower(prepared)
-    if joint.config.kind == "cross-attention" and image.tower.has_parts:
-        return features, image.tower.sequence(prepared)
-    return features, Parts.one(features)

@@ -75,10 +75,7 @@ def _jpeg_size(encoded: bytes) -> tuple[int, int]:
 def _webp_size(encoded: bytes) -> tuple[int, int]:
     kind = encoded[12:16]
     if kind == b"VP8X":
-        return (
-            1 + int.from_bytes(encoded[24:27], "little"),
-            1 + int.from_bytes(encoded[27:30], "little"),
-        )
+        return 1 + int.from_bytes(encoded[24:27], "little"), 1 + int.from_bytes(encoded[27:30], "little")
     if kind == b"VP8L":
         (bits,) = struct.unpack("<I", encoded[21:25])
         return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
@@ -148,8 +145,7 @@ def decode_all(
 
     On a CUDA device JPEGs are decoded by the card, all in one call (without their EXIF orientation).
     """
-    on_card = device is not None and device.type == "cuda"
-    ready = _decode_on_card(encoded, frame, device) if on_card and device else {}
+    ready = _decode_on_card(encoded, frame, device) if device and device.type == "cuda" else {}
     pictures: list[Tensor] = []
     uses: list[ImageUse] = []
     for place, one in enumerate(encoded):

@@ -49,10 +49,7 @@ class Lexicon:
 
     def features(self, text: str, without: Sequence[Title] = ()) -> npt.NDArray[np.float32]:
         """(characters, width) of shares from 0 to 1. `without`: titles that are counted out."""
-        minus_labelled: dict[str, tuple[int, ...]] = {}
-        minus_seen: dict[str, int] = {}
-        if without:
-            minus_labelled, minus_seen = _count(without, self.groups, self.labelled)
+        minus_labelled, minus_seen = _count(without, self.groups, self.labelled)
         features = np.zeros((len(text), self.width), np.float32)
         matches = []
         for start, end, term in _terms(folded_in_place(text), self.labelled):

@@ -40,7 +40,11 @@ class HashedNgramTower(TextTower):
         nn.init.normal_(self.bag.weight, std=0.01)
 
     def learn(self, texts: Sequence[TextFields], seed: int) -> None:
-        self.idf.copy_(inverse_frequencies(featurise(texts, self.ngrams), self.ngrams.buckets))
+        """Smoothed idf: log((1 + texts) / (1 + texts with it)) + 1."""
+        bags = featurise(texts, self.ngrams)
+        texts_with = np.bincount(bags.buckets, minlength=self.ngrams.buckets)
+        idf = np.log((1 + len(bags.starts)) / (1 + texts_with)) + 1
+        self.idf.copy_(torch.from_numpy(idf.astype(np.float32)))
 
     def prepare(self, texts: Sequence[TextFields]) -> Bags:
         """Counts → L2-normalised (1 + log count) * idf."""
@@ -63,10 +67,3 @@ class HashedNgramTower(TextTower):
 
     def decayed(self) -> list[Tensor]:
         return [self.bag.weight]
-
-
-def inverse_frequencies(bags: Bags, buckets: int) -> Tensor:
-    """(buckets,) smoothed idf: log((1 + texts) / (1 + texts with it)) + 1."""
-    texts_with = np.bincount(bags.buckets, minlength=buckets)
-    idf = np.log((1 + len(bags.starts)) / (1 + texts_with)) + 1
-    return torch.from_numpy(idf.astype(np.float32))

@@ -73,7 +73,7 @@ class TransformerText(WordsConfig):
     pretraining_epochs: int = Field(default=0, ge=0)
 
     def build(self) -> TextTower:
-        return TransformerTower(self)
+        return TransformerTower(self, _Encoder(self))
 
 
 class WordsTower(TextTower):
@@ -167,9 +167,6 @@ class _Recurrent(nn.Module):
 
 class TransformerTower(WordsTower):
     config: TransformerText
-
-    def __init__(self, config: TransformerText) -> None:
-        super().__init__(config, _Encoder(config))
 
 
 def encoder(width: int, heads: int, layers: int, dropout: float) -> nn.TransformerEncoder:

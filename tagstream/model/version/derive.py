@@ -76,11 +76,7 @@ def relabelled(base: Taxonomy, edited: Taxonomy) -> tuple[Taxonomy, list[str]]:
         _check(group, ours.get(group.name))
     labels = {group.name: _labels(group, ours[group.name]) for group in base.groups}
     groups = [_group(group, ours, labels) for group in base.groups]
-    left_out = [
-        f"{group.name}: a group that the model has not learned"
-        for group in edited.groups
-        if group.name not in labels
-    ]
+    left_out = [f"{name}: a group that the model has not learned" for name in ours if name not in labels]
     left_out += [
         f"{name}={value.value}: a value that the model has not learned"
         for name, columns in labels.items()
@@ -109,8 +105,7 @@ def _labels(group: Group, edited: Group) -> list[str]:
     labels: list[str] = []
     for value in group.values:
         now = edited.current(value.value)
-        renamed = now is not None and now not in own and now not in labels
-        labels.append(now if renamed and now is not None else value.value)
+        labels.append(value.value if now is None or now in own or now in labels else now)
     return labels
 
 
@@ -129,11 +124,10 @@ def _group(base: Group, ours: Mapping[str, Group], labels: Mapping[str, list[str
         if old not in own and (now := _current(old, base, edited)) is not None and now in own
     }
     added = longer_names({*own, *former}, {*edited.not_learned, *edited.by_value})
-    others = {*base.not_learned, *added}
     update = {
         "values": values,
         "former": former,
-        "not_learned": tuple(sorted(others - {*own, *former})),
+        "not_learned": tuple(sorted({*base.not_learned, *added} - {*own, *former})),
         "parent_group": above.name if above else None,
     }
     return Group.model_validate(edited.model_dump() | update)

@@ -46,8 +46,8 @@ from tagstream.model.version import golden
 FORMAT_VERSION = 4
 #: Which formats are read, by architecture.
 _READABLE = {"tagger": (3, 4), "generator": (2, 4), "extractor": (1, 4)}
-#: How names of weights began up to format 3 → how they begin now.
-_OLD_NAMES = {"seeing.image.": "image.", "seeing.joint.": "joint."}
+#: Up to format 3 this preceded the names of the image and joint member's weights.
+_OLD_PREFIX = "seeing."
 _UNREADABLE = (OSError, SafetensorError, RuntimeError, LookupError, ValueError, TypeError, AttributeError)
 MANIFEST, CONFIG, WEIGHTS, GOLDEN = "MANIFEST.json", "config.json", "model.safetensors", "golden.npz"
 
@@ -121,18 +121,12 @@ def _weights(network: nn.Module, dtype: torch.dtype | None) -> dict[str, Tensor]
 
 def read_weights(folder: Path, network: nn.Module) -> None:
     """Put the stored weights into `network`. Raises RuntimeError where names or shapes do not fit."""
-    stored = {_name_today(name): tensor for name, tensor in load_file(folder / WEIGHTS).items()}
+    stored = {name.removeprefix(_OLD_PREFIX): tensor for name, tensor in load_file(folder / WEIGHTS).items()}
     own = network.state_dict()
     missing, unexpected = network.load_state_dict(stored, strict=False)
     shared = {own[name].data_ptr() for name in stored if name in own}
     if wrong := [*unexpected, *(name for name in missing if own[name].data_ptr() not in shared)]:
         raise RuntimeError(f"{WEIGHTS}: {wrong[0]} is missing, or more than this model has")
-
-
-def _name_today(name: str) -> str:
-    for old, new in _OLD_NAMES.items():
-        name = new + name.removeprefix(old) if name.startswith(old) else name
-    return name
 
 
 def read_manifest(folder: Path) -> Manifest:
@@ -189,10 +183,7 @@ def reading(folder: Path) -> Iterator[None]:
 def read_title_hashes(folder: Path, part: Literal["training", "validation"]) -> npt.NDArray[np.uint32]:
     """Sorted hashes of the titles of a part; none where the version lists none."""
     path = folder / f"{part}_groups.npy"
-    titles: npt.NDArray[np.uint32] = (
-        np.load(path, allow_pickle=False) if path.is_file() else np.empty(0, np.uint32)
-    )
-    return titles
+    return np.load(path, allow_pickle=False) if path.is_file() else np.empty(0, np.uint32)
 
 
 def sha256(path: Path) -> str:

@@ -61,9 +61,7 @@ class Answering(Protocol):
 
 def batch() -> MicroBatch:
     """Sixteen events: texts of every kind; JPEG and PNG pictures of several sizes, none, and a broken one."""
-    images: list[bytes | None] = []
-    for place, colour in enumerate(_COLOURS):
-        images.append(None if colour is None else _drawn(place, colour))
+    images = [colour and _drawn(place, colour) for place, colour in enumerate(_COLOURS)]
     images[12] = b"\xff\xd8 this is no picture"
     return MicroBatch(list(TEXTS), images)
 
@@ -107,11 +105,8 @@ def read(path: Path) -> tuple[MicroBatch, Answers, float | None]:
         with np.load(path, allow_pickle=False) as stored:
             texts = [TextFields(**fields) for fields in _unpacked(stored["texts"])]
             if "expected" in stored:  # a generator up to format 2: titles alone, one tolerance for all
-                return (
-                    MicroBatch(texts, [None] * len(texts)),
-                    (stored["expected"], ["none"] * len(texts)),
-                    None,
-                )
+                answers: Answers = stored["expected"], ["none"] * len(texts)
+                return MicroBatch(texts, [None] * len(texts)), answers, None
             ends, everything = np.cumsum(stored["image_bytes"]), stored["images"].tobytes()
             images = [
                 everything[end - length : end] if length else None
