@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -77,7 +77,7 @@ class Members:
                 logits[TEXT] = self.text(prepared, mentions).float().cpu()
             if self.image_members is not None and self.frame is not None:
                 pictures, uses = decode_all(batch.images, self.frame, self.device)
-                used = torch.tensor([use == "used" for use in uses], dtype=torch.bool).nonzero().squeeze(1)
+                used = torch.tensor([row for row, use in enumerate(uses) if use == "used"], dtype=torch.long)
                 chunks = -(-len(used) // PICTURES_AT_ONCE) or 1
                 for some, rows in zip(pictures.tensor_split(chunks), used.tensor_split(chunks), strict=True):
                     if len(rows):  # not every encoder takes an empty batch
@@ -227,12 +227,7 @@ def save(
     validation_titles: npt.NDArray[np.uint32],
 ) -> None:
     """Write a tagger's folder. `card`: its README.md. `*_titles`: sorted 4-byte hashes of the normalised
-    titles of a part; fusion and thresholds are fitted on the validation part.
-
-    Raises:
-        FileExistsError: the folder is there already; a model version is never edited.
-        ValueError: the tagger gives scores that are not finite.
-    """
+    titles of a part; fusion and thresholds are fitted on the validation part. Raises as `format.write`."""
     towers = stored.towers().items()
     assets = {f"{prefix}.{name}": file for prefix, of in towers for name, file in of.assets().items()}
     write(
@@ -255,11 +250,8 @@ def save(
 
 
 def read_stored(folder: Path) -> Stored:
-    """A tagger's parts on the CPU, unchecked against manifest and golden batch.
-
-    Raises:
-        IncompatibleModel: they do not fit each other or this code, or the folder holds no tagger.
-    """
+    """A tagger's parts on the CPU, unchecked against manifest and golden batch. Raises IncompatibleModel for
+    files that do not fit, or that hold no tagger."""
     raw = read_config(folder)
     if raw["architecture"] != "tagger":
         raise IncompatibleModel(f"{folder}: only a tagger has members, this is: {raw['architecture']}")
@@ -271,11 +263,11 @@ def read_stored(folder: Path) -> Stored:
         text, image_members, image, frame = None, None, config.image, None
         columns = columns_of(taxonomy, image.groups if image else ())
         if config.text is not None:
-            text = TextMember(_with_files(config.text.tower.build(), folder, "text"), taxonomy.size)
+            text = TextMember(config.text.tower.build().with_files(folder, "text"), taxonomy.size)
         if image is not None:
-            tower, joint = _with_files(image.tower.build(), folder, "image"), None
+            tower, joint = image.tower.build().with_files(folder, "image"), None
             if config.joint is not None:
-                reads = _with_files(config.joint.text.build(), folder, "joint")
+                reads = config.joint.text.build().with_files(folder, "joint")
                 joint = JointMember(config.joint, reads, tower, len(columns))
             image_members = ImageMembers(ImageMember(tower, len(columns)), joint)
             frame = Frame(image.width, image.height)
@@ -283,14 +275,3 @@ def read_stored(folder: Path) -> Stored:
         stored = Stored(config, members, Fusion(taxonomy))
         read_weights(folder, stored.network())
     return stored
-
-
-Tower = TypeVar("Tower", TextTower, ImageTower)
-
-
-def _with_files(tower: Tower, folder: Path, prefix: str) -> Tower:
-    """The tower with what it wrote beside the weights."""
-    tower.load_assets(
-        {path.name.removeprefix(f"{prefix}."): path.read_bytes() for path in folder.glob(f"{prefix}.*")}
-    )
-    return tower

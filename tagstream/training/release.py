@@ -162,15 +162,6 @@ def write_training_report(
     )
 
 
-def trained_members(stored: Stored) -> tuple[str, ...]:
-    """The names of the members that a version has."""
-    return tuple(
-        name
-        for name, member in (("text", stored.members.text), ("image", stored.members.image_members))
-        if member is not None
-    )
-
-
 def _parts(recipe: Recipe) -> list[str]:
     """The members, in words."""
     text, image, joint = recipe.text, recipe.image, recipe.joint
@@ -188,7 +179,7 @@ def _with_langs(group: Group) -> str:
 def _measure(stored: Stored, model_version: str, data: TrainingSet, recipe: Recipe) -> dict[str, Any]:
     """Test figures through the serving path, and the training counts that class lists come from."""
     tagger = FusedTagger(model_version, stored, torch.device("cpu"))
-    modalities = [name for name, there in _MODALITIES.items() if there <= set(trained_members(stored))]
+    modalities = [name for name, there in _MODALITIES.items() if there <= set(stored.members.names)]
     test = {
         name: report(
             score_rows(tagger, data.titles.test, name)[0],

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from pydantic import Field
+from torch.nn.utils.rnn import pad_sequence
 
 from tagstream.core.events import ImageUse
 from tagstream.core.language import language_of
@@ -100,12 +101,10 @@ class Extractor:
         """What the golden batch compares: (titles, longest, classes), the probability of each class of each
         character before the chain is solved; 0 behind a title's end."""
         emissions = self._emissions([text.title for text in batch.texts])
-        longest = max(map(len, emissions), default=0)
-        found = np.zeros((len(emissions), longest, bio.classes(self.groups)), np.float16)
-        for row, scores in enumerate(emissions):
-            found[row, : len(scores)] = torch.from_numpy(scores).softmax(dim=-1).numpy()
-        return found, ["none"] * len(batch)
+        found = [torch.from_numpy(scores).softmax(dim=-1) for scores in emissions]
+        return pad_sequence(found, batch_first=True).numpy().astype(np.float16), ["none"] * len(batch)
 
+    @torch.inference_mode()
     def _emissions(self, titles: Sequence[str]) -> list[bio.Floats]:
         """(characters, classes) log scores of each title, of as much of it as is read."""
         titles = [title[:TEXT_MAX_CHARS] for title in titles]
@@ -114,8 +113,7 @@ class Extractor:
         rows = sorted((row for row, title in enumerate(titles) if title), key=lambda row: len(titles[row]))
         for first in range(0, len(rows), _TITLES_AT_ONCE):
             part = rows[first : first + _TITLES_AT_ONCE]
-            with torch.inference_mode():
-                emissions = self._network([self._network.prepare(titles[row]) for row in part])
+            emissions = self._network([self._network.prepare(titles[row]) for row in part])
             for row, scores in zip(part, emissions.mean(dim=0).numpy(), strict=True):
                 found[row] = scores[: len(titles[row])]
         return found
@@ -137,12 +135,7 @@ class Extractor:
         return value if len(value) <= VALUE_MAX_CHARS else ""
 
     def save(self, folder: Path, *, model_version: str, dataset_id: str) -> None:
-        """Write the extractor's folder.
-
-        Raises:
-            FileExistsError: the folder is there already.
-            ValueError: it gives probabilities that are not finite.
-        """
+        """Write the extractor's folder. Raises as `format.write`."""
         network, lexicon = self._network, self._network.lexicon
         terms = {term: [*counts, lexicon.seen[term]] for term, counts in lexicon.labelled.items()}
         encoder = network.pretrained.files() if network.pretrained is not None else {}
@@ -170,11 +163,7 @@ class Extractor:
 
 
 def read_extractor(folder: Path) -> Extractor:
-    """An extractor from its folder, unchecked against manifest and golden batch.
-
-    Raises:
-        IncompatibleModel: its files do not fit each other or this code.
-    """
+    """Unchecked against manifest and golden batch. Raises IncompatibleModel for files that do not fit."""
     raw = read_config(folder)
     with reading(folder):
         config = ExtractorConfig.model_validate(raw)

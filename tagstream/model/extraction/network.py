@@ -96,11 +96,8 @@ class CharacterEncoder(nn.Module):
     def forward(
         self, grams: Tensor, lexicon: Tensor, lengths: Sequence[int], states: Tensor | None = None
     ) -> Tensor:
-        """`grams` (titles, characters, 5), `lexicon` and `states` (titles, characters, width), padded at the
-        end.
-
-        (titles, characters, classes), unnormalised; those of padding mean nothing.
-        """
+        """(titles, characters, classes), unnormalised; those of padding, at the end, mean nothing. `grams`:
+        (titles, characters, 5); `lexicon` and `states`: (titles, characters, width)."""
         embedded = [embed(grams[..., kind]) for kind, embed in enumerate(self.grams)]
         if states is not None:
             embedded.append(states)

@@ -48,12 +48,9 @@ class Generator:
 
         Raises ValueError where two values of a group have the same pieces.
         """
-        self.model_version = model_version
-        self.taxonomy = taxonomy
-        self.pieces = pieces
+        self.model_version, self.taxonomy, self.pieces = model_version, taxonomy, pieces
         self.network = network.eval()
-        self.title_max_pieces = title_max_pieces
-        self.beams = beams
+        self.title_max_pieces, self.beams = title_max_pieces, beams
         self._grammar = Grammar(taxonomy, pieces)
         self._max_tokens = tags_max_tokens(taxonomy, pieces)
         self._named = [(group.name, value.value) for group in taxonomy.groups for value in group.values]
@@ -69,6 +66,7 @@ class Generator:
             for tags in self._written(texts)
         ]
 
+    @torch.inference_mode()
     def generate_freely(self, texts: Sequence[TextFields]) -> list[list[tuple[str, str | None]]]:
         """What is written without the taxonomy's constraint, (group, value) in the order written.
 
@@ -76,8 +74,7 @@ class Generator:
         """
         answers: list[list[tuple[str, str | None]]] = [[] for _ in texts]
         for rows, prompts in self._prompts(texts):
-            with torch.inference_mode():
-                tokens = write_freely(self.network, self.pieces, prompts, self._max_tokens)
+            tokens = write_freely(self.network, self.pieces, prompts, self._max_tokens)
             for row, of_row in zip(rows, tokens, strict=True):
                 answers[row] = self._read(of_row)
         return answers
@@ -90,26 +87,26 @@ class Generator:
                 scores[row, column] = score
         return scores, ["none"] * len(batch)
 
+    @torch.inference_mode()
     def answers(self, batch: MicroBatch) -> tuple[npt.NDArray[np.float16], list[ImageUse]]:
         """What the golden batch compares: (texts, pieces), the probability of each piece as the first one
         written; 0 for an empty text. Not the tags: of two that are nearly as likely, another machine's
         rounding may write the other one."""
         found = np.zeros((len(batch), self.pieces.size), np.float16)
         for rows, prompts in self._prompts(batch.texts):
-            with torch.inference_mode():
-                for row, prompt in zip(rows, prompts, strict=True):
-                    [logits] = self.network(input_ids=torch.tensor([prompt])).logits
-                    found[row] = logits[-1].softmax(dim=-1).numpy()
+            for row, prompt in zip(rows, prompts, strict=True):
+                [logits] = self.network(input_ids=torch.tensor([prompt])).logits
+                found[row] = logits[-1].softmax(dim=-1).numpy()
         return found, ["none"] * len(batch)
 
+    @torch.inference_mode()
     def _written(self, texts: Sequence[TextFields]) -> list[list[tuple[int, float]]]:
         answers: list[list[tuple[int, float]]] = [[] for _ in texts]
         for rows, prompts in self._prompts(texts):
             langs = [language_of(texts[row].title, texts[row].lang) for row in rows]
-            with torch.inference_mode():
-                written = write(
-                    self.network, self.pieces, self._grammar, prompts, langs, self._max_tokens, self.beams
-                )
+            written = write(
+                self.network, self.pieces, self._grammar, prompts, langs, self._max_tokens, self.beams
+            )
             for row, tags in zip(rows, written, strict=True):
                 answers[row] = sorted((column, min(1.0, math.exp(log))) for column, log in tags)
         return answers
@@ -166,12 +163,7 @@ def save(
     manifest: Manifest,
     metrics: Mapping[str, Any],
 ) -> None:
-    """Write a generator's folder.
-
-    Raises:
-        FileExistsError: the folder is there already; a model version is never edited.
-        ValueError: it gives probabilities that are not finite.
-    """
+    """Write a generator's folder. Raises as `format.write`."""
     folders.write(
         folder,
         manifest,
@@ -194,11 +186,7 @@ def save(
 
 
 def read_generator(folder: Path, model_version: str) -> Generator:
-    """A generator from its folder, unchecked against manifest and golden batch.
-
-    Raises:
-        IncompatibleModel: its files do not fit each other or this code.
-    """
+    """Unchecked against manifest and golden batch. Raises IncompatibleModel for files that do not fit."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     raw = read_config(folder)

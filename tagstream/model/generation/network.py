@@ -24,11 +24,8 @@ class Size(Strict):
 
 
 def from_scratch(size: Size, pieces: Pieces, context: int) -> Any:
-    """A GPT-2 with `context` positions; its output shares the weights of its embedding.
-
-    Raises:
-        ValueError: it would have more than `PARAMETERS_MAX` parameters.
-    """
+    """A GPT-2 with `context` positions; its output shares the weights of its embedding. Raises ValueError
+    where it would have more than `PARAMETERS_MAX` parameters."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     config = GPT2Config(
@@ -53,11 +50,8 @@ def from_scratch(size: Size, pieces: Pieces, context: int) -> Any:
 
 
 def from_folder(folder: Path, pieces: Pieces, context: int) -> Any:
-    """A pretrained causal language model, with rows for the tokens that its vocabulary lacks.
-
-    Raises:
-        ValueError: no model is there, or it reads fewer than `context` tokens.
-    """
+    """A pretrained causal language model, with rows for the tokens that its vocabulary lacks. Raises
+    ValueError where no model is there, or it reads fewer than `context` tokens."""
     from transformers import AutoModelForCausalLM
 
     try:

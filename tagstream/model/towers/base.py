@@ -5,7 +5,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, Self, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -109,6 +110,12 @@ class _Tower(nn.Module, ABC):
     def assets(self) -> dict[str, bytes]:
         """Name → content of what a model version must have beside the weights: a vocabulary, a tokenizer."""
         return {}
+
+    def with_files(self, folder: Path, prefix: str) -> Self:
+        """Itself, with what `assets` gave as the folder's files `prefix.*`."""
+        paths = folder.glob(f"{prefix}.*")
+        self.load_assets({path.name.removeprefix(f"{prefix}."): path.read_bytes() for path in paths})
+        return self
 
     def load_assets(self, files: Mapping[str, bytes]) -> None:
         """Take back what `assets` gave, before the weights are loaded."""

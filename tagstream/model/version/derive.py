@@ -66,11 +66,8 @@ def derive(
 
 
 def relabelled(base: Taxonomy, edited: Taxonomy) -> tuple[Taxonomy, list[str]]:
-    """`edited` over the columns of `base`, and a sentence for each part of it that has no column.
-
-    Raises:
-        IncompatibleModel: a group or value of `base` is missing, or a group's kind differs.
-    """
+    """`edited` over the columns of `base`, and a sentence for each part of it that has no column. Raises
+    IncompatibleModel where a group or value of `base` is missing, or a group's kind differs."""
     ours = {group.name: group for group in edited.groups}
     for group in base.groups:
         _check(group, ours.get(group.name))

@@ -130,11 +130,7 @@ def read_weights(folder: Path, network: nn.Module) -> None:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """The manifest, after checking that every file is as it was written.
-
-    Raises:
-        IncompatibleModel: a file is missing or changed.
-    """
+    """The manifest. Raises IncompatibleModel where a file is missing or is not as it was written."""
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     except (OSError, ValidationError) as error:
@@ -149,11 +145,8 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """config.json as this format writes it, with its `architecture`: tagger, generator or extractor.
-
-    Raises:
-        IncompatibleModel: it is not valid, or of a format that this code does not read.
-    """
+    """config.json as this format writes it, with its `architecture`: tagger, generator or extractor. Raises
+    IncompatibleModel where it is not valid, or of a format that this code does not read."""
     with reading(folder):
         raw = {**json.loads((folder / CONFIG).read_bytes())}
     # Before format 4 only generators had the field, and only extractors had characters.

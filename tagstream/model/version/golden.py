@@ -78,10 +78,8 @@ def _drawn(place: int, colour: tuple[int, int, int]) -> bytes:
 
 
 def write(path: Path, model: Answering) -> None:
-    """Inputs as bytes, so that a later encoder cannot change them, beside the model's answers.
-
-    Raises ValueError for answers that are not finite.
-    """
+    """Inputs as bytes, so that a later encoder cannot change them, beside the model's answers. Raises
+    ValueError for answers that are not finite."""
     inputs = batch()
     answers, uses = model.answers(inputs)
     if not np.isfinite(answers).all():

@@ -71,11 +71,7 @@ def pull(source: str, root: Path) -> Path:
 
 def accept(folder: Path, root: Path) -> Path:
     """Copy what a folder's manifest lists to `root/<model_version>` if it loads and passes its golden batch.
-
-    Raises:
-        IncompatibleModel: it does not.
-        FileExistsError: the version is there already.
-    """
+    Raises IncompatibleModel where it does not, FileExistsError where the version is there already."""
     manifest = read_manifest(folder)
     target = root / manifest.model_version
     if target.exists():

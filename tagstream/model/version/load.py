@@ -18,10 +18,7 @@ def load(folder: Path, *, threads: int | None = None, device: str = "auto") -> F
     """A model version that scores micro-batches: a tagger of members, or a generator that writes tags.
 
     `threads`: torch's, for this process; None leaves them. `device`: `cpu`, `cuda`, or `auto` for a GPU where
-    there is one; a generator stays on the CPU.
-
-    Raises:
-        IncompatibleModel: the manifest, the format or the golden batch disagree, or it is an extractor.
+    there is one; a generator stays on the CPU. Raises IncompatibleModel as `load_any`, or for an extractor.
     """
     if threads is not None:
         torch.set_num_threads(threads)
@@ -32,7 +29,7 @@ def load(folder: Path, *, threads: int | None = None, device: str = "auto") -> F
 
 
 def load_extractor(folder: Path) -> Extractor:
-    """Raises IncompatibleModel as `load` does, or if the folder holds no extractor."""
+    """Raises IncompatibleModel as `load_any` does, or if the folder holds no extractor."""
     model = load_any(folder)
     if not isinstance(model, Extractor):
         raise IncompatibleModel(f"{folder}: no extractor, but a tagger or generator")
