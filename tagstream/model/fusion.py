@@ -106,8 +106,7 @@ class Fusion(nn.Module):
         self.register_buffer("taught", torch.full((taxonomy.size,), 1e4))
 
     def forward(self, opinions: Opinions) -> Tensor:
-        """→ (n, size) probabilities. A row with neither text nor picture is scored as a picture that shows
-        nothing."""
+        """→ (n, size) probabilities. A row with neither text nor picture counts as a picture of nothing."""
         settings = opinions.settings()
         logs = self.neutral(opinions)
         out = torch.empty_like(logs[0])
@@ -119,11 +118,9 @@ class Fusion(nn.Module):
         return out
 
     def neutral(self, opinions: Opinions) -> Tensor:
-        """(members, n, size) log probabilities, neutral for values that hardly any picture taught.
-
-        Every picture would otherwise vote against a value known from titles alone. Beside a text such a value
-        gets the picture's expected log probability: neither for nor against.
-        """
+        """(members, n, size) log probabilities, neutral for values that hardly any picture taught: every
+        picture would otherwise vote against a value known from titles alone. Beside a text such a value gets
+        the picture's expected log probability."""
         logs = torch.stack([log_probabilities(logits, self.taxonomy) for logits in opinions.logits])
         pair = opinions.has_text & opinions.has_image
         for at, group in enumerate(self.taxonomy.groups):

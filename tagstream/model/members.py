@@ -23,11 +23,8 @@ from tagstream.text.ngrams import HashedNgrams
 
 
 class TextMember(nn.Module):
-    """n texts, and (n, outputs) mentions, 1 where a text names a value → (n, outputs) logits.
-
-    Texts that name no value have a head of their own. They tell little, and learning it must not cost those
-    that tell more.
-    """
+    """n texts, and (n, outputs) mentions, 1 where a text names a value → (n, outputs) logits. Texts that name
+    no value tell little; they have a head of their own, so that learning it costs the others nothing."""
 
     def __init__(self, tower: TextTower, outputs: int) -> None:
         super().__init__()
@@ -131,8 +128,7 @@ class JointMember(nn.Module):
         first[:, 0] = True
         missing = self.missing[modality].expand_as(parts.parts)
         return Parts(
-            torch.where(there[:, None, None], parts.parts, missing),
-            first | (parts.there & there[:, None]),
+            torch.where(there[:, None, None], parts.parts, missing), first | (parts.there & there[:, None])
         )
 
 

@@ -141,10 +141,8 @@ def fit(rgb: Tensor, frame: Frame) -> Tensor:
 def decode_all(
     encoded: Sequence[bytes | None], frame: Frame, device: torch.device | None = None
 ) -> tuple[Tensor, list[ImageUse]]:
-    """The pictures that decode, stacked as (used, 3, height, width) uint8, and what became of each one.
-
-    On a CUDA device JPEGs are decoded by the card, all in one call (without their EXIF orientation).
-    """
+    """The pictures that decode, stacked as (used, 3, height, width) uint8, and what became of each one. On a
+    CUDA device JPEGs are decoded by the card, all in one call (without their EXIF orientation)."""
     ready = _decode_on_card(encoded, frame, device) if device and device.type == "cuda" else {}
     pictures: list[Tensor] = []
     uses: list[ImageUse] = []

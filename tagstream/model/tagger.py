@@ -43,9 +43,7 @@ PICTURES_AT_ONCE = 64
 @dataclass(eq=False)
 class Members:
     """The trained members, and their opinions of a micro-batch. The same code in training and at serving.
-
-    `image_columns`: the taxonomy's columns that image and joint member score, in their order.
-    """
+    `image_columns`: the taxonomy's columns that image and joint member score, in their order."""
 
     taxonomy: Taxonomy
     text: TextMember | None
@@ -139,11 +137,9 @@ class FusedTagger:
         return self._members.frame
 
     def score(self, batch: MicroBatch) -> tuple[npt.NDArray[np.float32], list[ImageUse]]:
-        """Calibrated probabilities (events, taxonomy.size), and per event what became of its picture.
-
-        A picture that does not decode, or has more than `pictures.IMAGE_MAX_PIXELS`, is `unusable`, and the
-        event is scored by its text alone. An event without text is scored by its picture alone.
-        """
+        """Calibrated probabilities (events, taxonomy.size), and per event what became of its picture. One
+        that does not decode, or has more than `pictures.IMAGE_MAX_PIXELS`, is `unusable`. An event without
+        text is scored by its picture alone, one without a usable picture by its text alone."""
         opinions, uses = self._members.opinions(batch)
         with torch.inference_mode():
             scores: npt.NDArray[np.float32] = self._fusion(opinions).numpy()

@@ -78,10 +78,8 @@ class Extractor:
         }
 
     def extract(self, texts: Sequence[TextFields]) -> list[tuple[Span, ...]]:
-        """The spans of each title, in order, that are sure enough and whose value can be a tag.
-
-        Titles of other languages than `langs` have none. Only the first 512 characters are read.
-        """
+        """The spans of each title, in order, that are sure enough and whose value can be a tag. Titles of
+        other languages than `langs` have none. Only the first 512 characters are read."""
         read = [not self.langs or language_of(text.title, text.lang) in self.langs for text in texts]
         titles = [text.title if wanted else "" for text, wanted in zip(texts, read, strict=True)]
         return [

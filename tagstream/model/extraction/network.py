@@ -79,7 +79,6 @@ class CharacterEncoder(nn.Module):
     ) -> None:
         """`states_width`: of a pretrained encoder's state of a character; 0 without an encoder."""
         super().__init__()
-        self.config = config
         self.grams = nn.ModuleList(nn.Embedding(config.buckets, width) for width in config.widths)
         width = sum(config.widths) + lexicon_width + states_width
         self.read = nn.LSTM(

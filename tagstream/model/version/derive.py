@@ -33,8 +33,7 @@ def derive(
     that was left out.
 
     Raises:
-        IncompatibleModel: `base` is damaged, `edited` has lost one of its groups or values, or nothing
-            differs.
+        IncompatibleModel: `base` is damaged, `edited` lacks one of its groups or values, or nothing differs.
         FileExistsError: this child is there already.
     """
     manifest = read_manifest(base)

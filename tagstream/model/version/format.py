@@ -1,23 +1,20 @@
 """The folder of a model version: immutable, never pickle. The same for taggers, generators and extractors.
 
-    config.json          format_version, architecture, everything that must agree with the code
-    model.safetensors    weights
-    golden.npz           inputs, and the answers that they must get
-    MANIFEST.json        sha256 of each other file, dataset id, parent, code revision, created
+config.json          format_version, architecture, everything that must agree with the code
+model.safetensors    weights
+golden.npz           inputs, and the answers that they must get
+MANIFEST.json        sha256 of each other file, dataset id, parent, code revision, created
 
-    tagger      text.* image.* joint.*   files of the towers, such as a vocabulary
-                taxonomy.json            groups, values, parents, thresholds, names in each language
-                metrics.json             quality on the test part, training counts
-                evaluation_spec.json     test and validation ids, class lists
-                training_groups.npy      hashes of the titles trained on; validation_groups.npy likewise
-                README.md                the model card
-    generator   taxonomy.json metrics.json tokenizer.json
-    extractor   lexicon.json             term → [times labelled with each group…, times seen]
-                aliases.json             group → {spelling: value}
-                encoder.json tokenizer.json   of a pretrained encoder, if there is one
-
-`model.tagger`, `model.generation.generator` and `model.extraction.extractor` fill and read the files;
-`version.load` reads any version.
+tagger      text.* image.* joint.*   files of the towers, such as a vocabulary
+            taxonomy.json            groups, values, parents, thresholds, names in each language
+            metrics.json             quality on the test part, training counts
+            evaluation_spec.json     test and validation ids, class lists
+            training_groups.npy      hashes of the titles trained on; validation_groups.npy likewise
+            README.md                the model card
+generator   taxonomy.json metrics.json tokenizer.json
+extractor   lexicon.json             term → [times labelled with each group…, times seen]
+            aliases.json             group → {spelling: value}
+            encoder.json tokenizer.json   of a pretrained encoder, if there is one
 """
 
 from __future__ import annotations

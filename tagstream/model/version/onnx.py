@@ -65,15 +65,17 @@ def export(folder: Path, out: Path) -> float:
     inputs = golden.read(folder / "golden.npz")[0]
     prepared, _ = _prepare(stored, Mentions(stored.members.taxonomy), inputs)
     graph = _Graph(stored).eval()
-    names = tuple(prepared)
+    vary = torch.export.Dim.DYNAMIC  # events, or n-grams; of token ids the length too
+    tokens = (".ids", ".there")
+    dimensions = {name: {0: vary, 1: vary} if name.endswith(tokens) else {0: vary} for name in prepared}
     with _without_fast_path(), torch.no_grad():
         program = torch.onnx.export(
             graph,
             kwargs={"inputs": prepared},
             dynamo=True,
-            input_names=names,
+            input_names=tuple(prepared),
             output_names=("scores",),
-            dynamic_shapes={"inputs": {name: _dynamic(name) for name in names}},
+            dynamic_shapes={"inputs": dimensions},
             opset_version=OPSET,
             verbose=False,
         )
@@ -148,12 +150,6 @@ def _tensors(prepared: Prepared) -> Inputs:
         return {"ids": prepared.ids, "there": prepared.there}
     assert isinstance(prepared, Features)
     return {"features": prepared.rows}
-
-
-def _dynamic(name: str) -> dict[int, object]:
-    """Which dimensions of an input vary: events, n-grams, or events and tokens."""
-    free = torch.export.Dim.DYNAMIC
-    return {0: free, 1: free} if name.endswith((".ids", ".there")) else {0: free}
 
 
 class _Graph(nn.Module):
