@@ -63,9 +63,8 @@ class Grammar:
     def start(self, lang: str) -> Draft:
         """Nothing written; allowed are the live values of the groups that apply to the language."""
         groups = self._taxonomy.groups
-        return Draft(
-            np.array([v.is_live and group.applies_to(lang) for group in groups for v in group.values])
-        )
+        allowed = [value.is_live and group.applies_to(lang) for group in groups for value in group.values]
+        return Draft(np.asarray(allowed))
 
     def permitted(self, draft: Draft) -> npt.NDArray[np.int64]:
         """The tokens that may come next, ascending within value pieces; none after `<end>`."""
