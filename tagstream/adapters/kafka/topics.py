@@ -167,11 +167,7 @@ def read_all(kafka: KafkaAddress, topic: str, *, timeout_s: float = 30.0) -> Gen
 
 
 def tail(
-    kafka: KafkaAddress,
-    topic: str,
-    *,
-    from_beginning: bool = False,
-    timeout_s: float = 10.0,
+    kafka: KafkaAddress, topic: str, *, from_beginning: bool = False, timeout_s: float = 10.0
 ) -> Iterator[Record]:
     """Records as they come, from now on or from the beginning, without end.
 
