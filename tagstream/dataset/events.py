@@ -2,7 +2,7 @@
 
 A row needs an id, and a title or an image: a path in the file's folder, a web address, or (Parquet) the
 encoded bytes. Description, brand, language and `event_version` go into the event too. Every other column is a
-label, which the model is to find out: it stays out of the event unless it is named as an attribute.
+label, which the model is to find out: it stays out of the event.
 
 No row is lost silently. `ProductEvents.tally` counts what became of them:
 
@@ -18,7 +18,7 @@ import base64
 import gzip
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -67,9 +67,6 @@ class ProductEvents:
 
     Args:
         source: a products file, a folder with one, or a dataset.toml.
-        attribute_columns: columns that go into the event as attributes.
-        inline: put each picture's bytes into its event; else its `file://` address, which a worker opens
-            only under a root that its settings allow.
         limit: at most so many rows, spread evenly over the files.
         occurred_at: moment of every event; now if None.
 
@@ -81,13 +78,9 @@ class ProductEvents:
         self,
         source: Path,
         *,
-        attribute_columns: Collection[str] = (),
-        inline: bool = True,
         limit: int | None = None,
         occurred_at: datetime | None = None,
     ) -> None:
-        self._attribute_columns = tuple(attribute_columns)
-        self._inline = inline
         self._limit = limit
         self._occurred_at = (occurred_at or datetime.now(UTC)).isoformat()
         self.tally: Counter[str] = Counter()
@@ -114,9 +107,6 @@ class ProductEvents:
     def _file(self, path: Path, columns: Columns) -> tuple[Table, Columns]:
         table = read_table(path)
         there = f"; there are: {', '.join(table.columns)}"
-        for name in self._attribute_columns:
-            if name not in table.columns:
-                raise ValueError(f"{path}: no column {name!r}{there}")
         try:
             found = columns.found_in(table.columns)
         except ValueError as error:
@@ -147,7 +137,6 @@ class ProductEvents:
             "description": texts.description,
             "brand": texts.brand,
             "lang": texts.lang,
-            "attributes": {name: text for name in self._attribute_columns if (text := row.text(name))},
             "image": image,
         }
         event: dict[str, Any] = {
@@ -177,9 +166,7 @@ class ProductEvents:
         file = (root / name).resolve()
         if not file.is_relative_to(root) or not file.is_file():
             return None
-        return (
-            {"data": base64.b64encode(file.read_bytes()).decode()} if self._inline else {"url": file.as_uri()}
-        )
+        return {"data": base64.b64encode(file.read_bytes()).decode()}
 
 
 def _has_events(path: Path) -> bool:

@@ -62,10 +62,8 @@ def induce(
         named = {name: role for role in ALIASES if (name := getattr(roles, role)) != NO_COLUMN}
         groups = {roles.of_label(group): group for group in roles.labels or ()}
         outer = {name.partition(".")[0] for name in table.columns if "." in name}
-        texts = (roles.texts(line) for line in lines)
-        langs = [
-            language_of(said, text.lang) if (said := text.title or text.description) else "" for text in texts
-        ]
+        texts = [roles.texts(line) for line in lines]
+        langs = [language_of(one, of.lang) if (one := of.title or of.description) else "" for of in texts]
         found, findings = {}, []
         for name in table.columns:
             if name in outer and name not in groups:
@@ -109,21 +107,22 @@ def apart(rows: Sequence[Row], separators: str) -> list[Row]:
         for name, labels in row.labels.items():
             cells[name].append(_split(labels, separators))
     multi = {name for name, of_column in cells.items() if _are_several(of_column)}
-    return _relabelled(
-        rows, lambda name, labels: tuple(_split(labels, separators)) if name in multi else labels
-    )
+
+    def split(name: str, labels: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(_split(labels, separators)) if name in multi else labels
+
+    return _relabelled(rows, split)
 
 
 def respelt(rows: Sequence[Row], taxonomy: Taxonomy) -> list[Row]:
     """The rows with their labels as the taxonomy writes them. Unknown labels stay as they are."""
     spoken = {group.name: group.spoken for group in taxonomy.groups}
 
-    def meant(name: str, label: str) -> str:
-        return spoken.get(name, {}).get(" ".join(label.split()).casefold(), label)
+    def meant(name: str, labels: tuple[str, ...]) -> tuple[str, ...]:
+        known = spoken.get(name, {})
+        return tuple(dict.fromkeys(known.get(" ".join(one.split()).casefold(), one) for one in labels))
 
-    return _relabelled(
-        rows, lambda name, labels: tuple(dict.fromkeys(meant(name, label) for label in labels))
-    )
+    return _relabelled(rows, meant)
 
 
 def _relabelled(rows: Sequence[Row], change: Callable[[str, tuple[str, ...]], tuple[str, ...]]) -> list[Row]:
@@ -290,14 +289,10 @@ def _taxonomy(
         reasons = "; ".join(f"{finding.column}: {finding.why}" for finding in findings if not finding.role)
         raise ValueError(f"there is nothing to learn, as no column is a label: {reasons}")
     parents = _parents(found)
-    findings = [
-        replace(finding, why=f"{finding.why}; under {parents[finding.column][0]}")
-        if finding.column in parents
-        else finding
-        for finding in findings
-    ]
+    under = {name: f"; under {parent}" for name, (parent, _) in parents.items()}
+    findings = [replace(one, why=f"{one.why}{under.get(one.column, '')}") for one in findings]
     of_data = {lang for lang, rows in Counter(langs).items() if lang and rows >= min_rows}
-    made = (_group(name, column, parents.get(name), of_data) for name, column in found.items())
+    made = (_group(name, column, parents.get(name, (None, {})), of_data) for name, column in found.items())
     return versioned(made), findings
 
 
@@ -337,19 +332,18 @@ def _decides(child: _Column, parent: _Column) -> dict[str, str] | None:
 
 
 def _group(
-    name: str, column: _Column, parent: tuple[str, dict[str, str]] | None, langs_of_data: Collection[str]
+    name: str, column: _Column, parent: tuple[str | None, dict[str, str]], langs_of_data: Collection[str]
 ) -> Group:
     """With what differs from the defaults alone, so that a file of it is short."""
-    above = parent[1] if parent is not None else {}
+    over, above = parent
     known: dict[str, object] = {
         "langs": column.langs(langs_of_data),
-        "parent_group": parent[0] if parent is not None else None,
+        "parent_group": over,
         "not_learned": longer_names(column.values, column.spelt.values()),
     }
     values = [
         {"value": value} | ({"parent": above[value]} if value in above else {}) for value in column.values
     ]
     kind = "multi" if column.multi else "single"
-    return Group.model_validate(
-        {"name": name, "kind": kind, **{key: one for key, one in known.items() if one}, "values": values}
-    )
+    known = {key: one for key, one in known.items() if one}
+    return Group.model_validate({"name": name, "kind": kind, **known, "values": values})

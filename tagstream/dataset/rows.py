@@ -104,9 +104,7 @@ def read_rows(
     """Rows of one file, as `read_products`. `places`: ids that are taken; those of this file are added."""
     table = read_table(file.path)
     groups = [group.name for group in taxonomy.groups] if taxonomy else None
-    lines = list(
-        itertools.islice(table.lines(), limit)
-    )  # first of all: no later complaint hides a broken line
+    lines = list(itertools.islice(table.lines(), limit))  # first: no other complaint hides a broken line
     try:
         columns = file.columns.found_in(table.columns, groups)
     except ValueError as error:
@@ -157,16 +155,15 @@ class _Reader:
         try:
             text = columns.texts(line)
             image = line.cells.get(columns.image or NO_COLUMN)
-            picture = image if isinstance(image, bytes) else self._file(line.text(columns.image or NO_COLUMN))
+            picture: Path | bytes | None = image if isinstance(image, bytes) else None
+            if picture is None and (name := line.text(columns.image or NO_COLUMN)) and "://" not in name:
+                picture = self._path.parent / name
             labels = {name: said for name in columns.labels or () if (said := self._labels(line, name))}
             product_id = self._id(line, text, picture)
         except ValueError as error:
             raise ValueError(f"{self._path}: {error}") from error
         lang = text.lang or language_of(text.title or text.description or "")
         return Row(product_id, text._replace(lang=lang), labels, picture)
-
-    def _file(self, name: str) -> Path | None:
-        return self._path.parent / name if name and "://" not in name else None
 
     def _id(self, line: Line, text: TextFields, picture: Path | bytes | None) -> str:
         image = self._columns.image or NO_COLUMN

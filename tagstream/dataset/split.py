@@ -56,8 +56,7 @@ def near_duplicate_groups(
 
     names: dict[int, str] = {}
     for row, (title, picture) in enumerate(zip(normalised, picture_hashes, strict=True)):
-        own = f"row {row}" if ids is None else f"row {ids[row]}"
-        name = title or (f"picture {picture}" if picture else own)
+        name = title or (f"picture {picture}" if picture else f"row {ids[row] if ids else row}")
         names[root(row)] = min(name, names.get(root(row), name))
     return [names[root(row)] for row in range(len(titles))]
 

@@ -1,11 +1,4 @@
-"""Variants of labelled rows, for training: texts as other shops write them, the same for the same seed.
-
-spread_over_fields    words of the title in other fields
-changed_harmlessly    a price at the end, or two neighbouring words in another order
-masked_rows           without the words that name labels
-short_titles          short titles made of long copy
-swapped               another value's name in place of one that the text has
-"""
+"""Variants of labelled rows, for training: texts as other shops write them, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -109,10 +102,10 @@ class ShortTitles(BaseModel):
 
     def write(self, value: str, rng: random.Random) -> str:
         """One way to write a value."""
-        ways = self.written.get(value, (value,))
-        if len(ways) > 1:
+        first, *others = ways = self.written.get(value, (value,))
+        if others:
             return rng.choice(ways)
-        return ways[0][0] if self._may_be_cut(ways[0]) and rng.random() < 0.2 else ways[0]
+        return first[0] if self._may_be_cut(first) and rng.random() < 0.2 else first
 
     def names(self, title: str, value: str) -> bool:
         """Whether a title has a value in any of the ways to write it."""
@@ -120,7 +113,7 @@ class ShortTitles(BaseModel):
         return any((way[0] if self._may_be_cut(way) else way) in title.casefold() for way in ways)
 
     def _may_be_cut(self, way: str) -> bool:
-        return len(way) == 2 and bool(self.optional_ending) and way[1] == self.optional_ending
+        return len(way) == 2 and way[1] == self.optional_ending
 
 
 _CLAUSE = re.compile(r"[^，。！？；、,.!?;\s]+")
@@ -140,9 +133,8 @@ def short_titles(
     short = []
     for row in rows:
         rng = random.Random(f"{seed} {row.product_id}")
-        for _ in range(per_row):
-            for title in (_clauses(row, rng), _keywords(row, how, rng)):
-                short.append(_shortened(row, title, how, multi))
+        titles = [write(row, how, rng) for _ in range(per_row) for write in (_clauses, _keywords)]
+        short += [_shortened(row, title, how, multi) for title in titles]
     return short
 
 
@@ -150,7 +142,7 @@ def _multi_groups(taxonomy: Taxonomy) -> list[str]:
     return sorted(group.name for group in taxonomy.groups if group.kind == "multi")
 
 
-def _clauses(row: Row, rng: random.Random) -> str:
+def _clauses(row: Row, _: ShortTitles, rng: random.Random) -> str:
     clauses = _CLAUSE.findall(row.text.title) or [row.text.title]
     start, length = rng.randrange(len(clauses)), rng.randint(1, 3)
     return rng.choice(("", " ", "，")).join(clauses[start : start + length])[:_TITLE_MAX_CHARS]
@@ -169,15 +161,13 @@ def _keywords(row: Row, how: ShortTitles, rng: random.Random) -> str:
 
 
 def _shortened(row: Row, title: str, how: ShortTitles, multi: Sequence[str]) -> Row:
-    named: dict[str, tuple[str, ...]] = {}
-    unnamed: dict[str, tuple[str, ...]] = {}
-    for group, values in row.labels.items():
-        here = values if group not in multi else tuple(value for value in values if how.names(title, value))
-        if here:
-            named[group] = here
-        if group in multi:
-            unnamed[group] = tuple(value for value in values if value not in here)
-    return Row(row.product_id, TextFields(title=title, lang=row.text.lang), named, unsaid=unnamed)
+    labels, unsaid = dict(row.labels), {}
+    for group in (name for name in multi if name in row.labels):
+        values = row.labels[group]
+        labels[group] = tuple(value for value in values if how.names(title, value))
+        unsaid[group] = tuple(value for value in values if value not in labels[group])
+    labels = {group: values for group, values in labels.items() if values}
+    return Row(row.product_id, TextFields(title=title, lang=row.text.lang), labels, unsaid=unsaid)
 
 
 #: 棉 is in 海绵, 格 in 风格: a single character is a part of other words too often.

@@ -73,19 +73,11 @@ def test_a_row_becomes_an_event_without_its_labels(folder: Path) -> None:
     assert reader.tally == {"product": 1}
 
 
-def test_a_named_column_becomes_an_attribute(folder: Path) -> None:
-    _csv(folder, b"1,Shirt,Navy Blue,")
-    [record] = list(ProductEvents(folder, attribute_columns=["baseColour"]))
-    assert _decode(record).product.attributes == {"baseColour": "Navy Blue"}
-
-
-def test_pictures_can_go_by_address(folder: Path) -> None:
-    _csv(folder, b"1,Shirt,Blue,images/1.jpg", b"2,Shirt,Blue,https://shop.example/2.jpg")
-    urls = [_decode(record).product.image for record in ProductEvents(folder, inline=False)]
-    assert [image and image.url for image in urls] == [
-        (folder / "images" / "1.jpg").resolve().as_uri(),
-        "https://shop.example/2.jpg",
-    ]
+def test_a_picture_with_an_address_goes_by_it(folder: Path) -> None:
+    [record] = _csv(folder, b"2,Shirt,Blue,https://shop.example/2.jpg")
+    image = _decode(record).product.image
+    assert image is not None
+    assert image.url == "https://shop.example/2.jpg"
 
 
 def test_commas_quotes_and_line_breaks_inside_quotes_are_part_of_the_title(folder: Path) -> None:
@@ -177,12 +169,12 @@ def test_parquet_with_pictures_inside_is_read(folder: Path) -> None:
         {"product_id": None, "title": "No id", "image": None, "year": None},
     ]
     parquet.write_table(pa.Table.from_pylist(rows), folder / "products.parquet")
-    reader = ProductEvents(folder, attribute_columns=["year"])
+    reader = ProductEvents(folder)
     first, second = list(reader)
     product = _decode(first).product
     assert product.image is not None
     assert base64.b64decode(product.image.data or "") == _JPEG
-    assert product.attributes == {"year": "2020"}
+    assert not product.attributes
     assert _refused(second)
     assert reader.tally == {"product": 1, "malformed": 1}
 
