@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version as library_version
 from pathlib import Path
@@ -101,7 +100,7 @@ class Generator:
                 self.network, self.pieces, self._grammar, prompts, langs, self._max_tokens, self.beams
             )
             for row, tags in zip(rows, written, strict=True):
-                answers[row] = sorted((column, min(1.0, math.exp(log))) for column, log in tags)
+                answers[row] = sorted((column, min(1.0, float(np.exp(log)))) for column, log in tags)
         return answers
 
     def _prompts(self, texts: Sequence[TextFields]) -> list[tuple[list[int], list[list[int]]]]:
