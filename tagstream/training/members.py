@@ -180,11 +180,8 @@ def train_image(
     share: Share | None = None,
     hooks: Hooks | None = None,
     device: torch.device | None = None,
-    freeze_statistics: bool | None = None,
 ) -> ImageMembers:
     """The image member, over the groups that products with pictures have, and the joint member.
-
-    `freeze_statistics`: of batch normalisation; by default where several processes train.
 
     Raises:
         ValueError: there is no product with a picture that decodes.
@@ -195,11 +192,10 @@ def train_image(
     pictures, rows = pictures_of(data.with_pictures, how.frame)
     if not rows:
         raise ValueError("no training product has a picture that decodes: leave the image member out")
-    if broken := len(data.with_pictures) - len(rows):
+    every = len(data.with_pictures)
+    if broken := every - len(rows):
         log.warning(
-            "%d of %d training pictures are missing or do not decode: they teach nothing",
-            broken,
-            len(data.with_pictures),
+            "%d of %d training pictures are missing or do not decode: they teach nothing", broken, every
         )
     own, texts = subset(data.taxonomy, image_groups(data)), [row.text for row in rows]
     torch.manual_seed(recipe.seed)
@@ -223,29 +219,12 @@ def train_image(
         shift_px=how.shift_px,
         feature_dropout=how.feature_dropout,
         seed=recipe.seed,
-        freeze_statistics=share is not None and share.world > 1
-        if freeze_statistics is None
-        else freeze_statistics,
+        freeze_statistics=share is not None and share.world > 1,
     )
     trained = fit(objective, how.optimisation, recipe.seed, share=share, hooks=hooks)
     assert isinstance(trained, ImageMembers)
     refresh_statistics(trained.image, pictures, how.optimisation.batch_rows, recipe.seed)
     return trained.eval()
-
-
-def _with_variants(data: TrainingSet, how: TextTraining, seed: int) -> list[Row]:
-    """Titles and long copy, each with variants of its kind."""
-    titles, copies, taxonomy = [*data.titles.train, *data.extra], data.copies.train, data.taxonomy
-    spread = spread_over_fields(titles, seed)
-    short = short_titles(copies, data.short_titles, taxonomy, how.short_titles_per_row, seed)
-    return [
-        *spread,
-        *masked_rows(spread, taxonomy, how.masked_share, seed),
-        *changed_harmlessly([*titles, *short], seed),
-        *copies,
-        *short,
-        *swapped([*copies, *short], taxonomy, how.swapped_share, seed),
-    ]
 
 
 def train_text(
@@ -257,21 +236,31 @@ def train_text(
         ValueError: the tower's pretrained encoder cannot be loaded.
         TrainingDiverged: the loss is not a number any more.
     """
-    how = recipe.text
+    how, seed, taxonomy = recipe.text, recipe.seed, data.taxonomy
     assert how is not None
-    rows = _with_variants(data, how, recipe.seed)
+    titles, copies = [*data.titles.train, *data.extra], data.copies.train
+    spread = spread_over_fields(titles, seed)
+    short = short_titles(copies, data.short_titles, taxonomy, how.short_titles_per_row, seed)
+    rows = [
+        *spread,
+        *masked_rows(spread, taxonomy, how.masked_share, seed),
+        *changed_harmlessly([*titles, *short], seed),
+        *copies,
+        *short,
+        *swapped([*copies, *short], taxonomy, how.swapped_share, seed),
+    ]
     texts = [row.text for row in rows]
-    target = targets([row.labels for row in rows], data.taxonomy, [row.unsaid for row in rows])
-    torch.manual_seed(recipe.seed)
+    target = targets([row.labels for row in rows], taxonomy, [row.unsaid for row in rows])
+    torch.manual_seed(seed)
     tower = how.tower.build()
-    tower.learn(texts, recipe.seed)
+    tower.learn(texts, seed)
     tower.to(device)
-    pretrain(tower, [row.text for row in data.titles_trained_on], recipe.seed)
-    member = TextMember(tower, data.taxonomy.size).to(device)
+    pretrain(tower, [row.text for row in data.titles_trained_on], seed)
+    member = TextMember(tower, taxonomy.size).to(device)
     objective = TextObjective(
-        member, texts, target, data.taxonomy, how.loss, feature_dropout=how.feature_dropout, decay=how.decay
+        member, texts, target, taxonomy, how.loss, feature_dropout=how.feature_dropout, decay=how.decay
     )
-    trained = fit(objective, how.optimisation, recipe.seed, hooks=hooks)
+    trained = fit(objective, how.optimisation, seed, hooks=hooks)
     assert isinstance(trained, TextMember)
     return trained.eval()
 
@@ -311,10 +300,9 @@ def batch_that_fits(
     assert recipe.image is not None
     total = torch.cuda.get_device_properties(device).total_memory
     torch.cuda.set_per_process_memory_fraction(min(1.0, cap_gib * 2**30 / total), device)
-    rows_with_pictures = data.with_pictures
 
     def fits(rows: int) -> bool:
-        some = replace(data, products=Parted(train=rows_with_pictures[:rows]), extra=[])
+        some = replace(data, products=Parted(train=data.with_pictures[:rows]), extra=[])
         once = {"image.optimisation.epochs": 1, "image.optimisation.batch_rows": rows}
         try:
             train_image(some, recipe.changed(once), device=device)
@@ -324,7 +312,7 @@ def batch_that_fits(
             torch.cuda.empty_cache()
         return True
 
-    at_most = max(1, min(recipe.image.optimisation.batch_rows // world, len(rows_with_pictures)))
+    at_most = max(1, min(recipe.image.optimisation.batch_rows // world, len(data.with_pictures)))
     return world * largest_power_of_two(fits, at_most)
 
 

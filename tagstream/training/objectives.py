@@ -33,7 +33,23 @@ MASKED_SHARE, SHOWN_SHARE, REPLACED_SHARE = 0.15, 0.1, 0.1
 STATISTICS_ROWS = 2048
 
 
-class TextObjective:
+class _HeadObjective:
+    """Labelled rows for the heads of `module`, drawn by the loss' `resampling`."""
+
+    def __init__(self, module: nn.Module, target: FloatArray, taxonomy: Taxonomy, loss: LossConfig) -> None:
+        self.module = module
+        self._truth = torch.from_numpy(target)
+        self._loss = HeadLoss(loss, target, taxonomy)
+        self._weights = row_weights(target, loss.resampling)
+
+    def __len__(self) -> int:
+        return len(self._truth)
+
+    def order(self, rng: np.random.Generator, batch_rows: int) -> npt.NDArray[np.int64]:
+        return drawn(len(self), rng, self._weights)
+
+
+class TextObjective(_HeadObjective):
     """`feature_dropout`: the share of a text's pieces that is left out, anew in every step."""
 
     def __init__(
@@ -47,19 +63,10 @@ class TextObjective:
         feature_dropout: float,
         decay: float,
     ) -> None:
-        self.module: nn.Module = member
+        super().__init__(member, target, taxonomy, loss)
         self._member, self._feature_dropout, self._decay = member, feature_dropout, decay
         self._prepared: Prepared = member.tower.prepare(texts)
         self._mentions = torch.from_numpy(Mentions(taxonomy).find(texts))
-        self._truth = torch.from_numpy(target)
-        self._loss = HeadLoss(loss, target, taxonomy)
-        self._weights = row_weights(target, loss.resampling)
-
-    def __len__(self) -> int:
-        return len(self._truth)
-
-    def order(self, rng: np.random.Generator, batch_rows: int) -> npt.NDArray[np.int64]:
-        return drawn(len(self), rng, self._weights)
 
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """The head is pre-scaled and learns a quarter as fast."""
@@ -82,7 +89,7 @@ class TextObjective:
         return self._loss(logits, self._truth[step.rows].to(logits.device)) + self._decay * small
 
 
-class ImageObjective:
+class ImageObjective(_HeadObjective):
     """Pictures with their texts. `shift_px`: how far augmentation moves a picture; 0 for frozen features."""
 
     def __init__(
@@ -100,40 +107,31 @@ class ImageObjective:
         freeze_statistics: bool = False,
     ) -> None:
         """`pictures`: (rows, 3, h, w) uint8; `target`: (rows, taxonomy.size), the picture's groups."""
-        self.module: nn.Module = image_members
-        self._image_members, self._taxonomy, self._seed = image_members, taxonomy, seed
+        super().__init__(image_members, target, taxonomy, loss)
+        self._image_members, self._seed = image_members, seed
         self._pictures = image_members.image.tower.prepare(pictures).rows
         self._shift_px = shift_px if self._pictures.dtype == torch.uint8 else 0
         self._feature_dropout, self._freeze_statistics = feature_dropout, freeze_statistics
-        self._truth = torch.from_numpy(target)
-        self._loss = HeadLoss(loss, target, taxonomy)
-        self._weights = row_weights(target, loss.resampling)
         self._texts: Prepared | None = None
         if image_members.joint is not None:
             self._texts = image_members.joint.text.prepare(texts)
             self._has_text = torch.from_numpy(self._texts.has_text())
             self._mentions = torch.from_numpy(Mentions(taxonomy).find(texts))
 
-    def __len__(self) -> int:
-        return len(self._truth)
-
-    def order(self, rng: np.random.Generator, batch_rows: int) -> npt.NDArray[np.int64]:
-        return drawn(len(self), rng, self._weights)
-
     def parameter_groups(self, learning_rate: float) -> list[dict[str, Any]]:
         """The joint member is new where the tower is pretrained: it learns as fast as the text member."""
         joint = list(self._image_members.joint.parameters()) if self._image_members.joint is not None else []
         ours = {id(parameter) for parameter in joint}
-        rest = [p for p in self._image_members.parameters() if id(p) not in ours and p.requires_grad]
-        groups: list[dict[str, Any]] = [{"params": rest, "lr": learning_rate}]
-        if joint:
-            groups.append({"params": [p for p in joint if p.requires_grad], "lr": 2 * learning_rate})
-        return groups
+        rest = [p for p in self._image_members.parameters() if id(p) not in ours]
+        rates = ((rest, learning_rate), (joint, 2 * learning_rate))
+        return [{"params": [p for p in of if p.requires_grad], "lr": rate} for of, rate in rates if of]
 
     def loss(self, model: nn.Module, step: Step) -> Tensor:
         """In nats, as `HeadLoss`: the image member's, and the joint member's where there is one."""
-        if self._freeze_statistics:
-            freeze_statistics(self._image_members)
+        if self._freeze_statistics:  # over several processes each would measure its own
+            for part in self._image_members.modules():
+                if isinstance(part, nn.BatchNorm2d):
+                    part.eval()
         device = next(self._image_members.parameters()).device
         pictures = self._pictures[torch.from_numpy(step.rows)]
         if self._shift_px:
@@ -164,13 +162,6 @@ def augment(pictures: Tensor, rows: npt.NDArray[np.int64], seed: tuple[int, int]
         cut = one[:, y : y + height, x : x + width]
         moved.append(cut.flip(2) if flip else cut)
     return torch.stack(moved)
-
-
-def freeze_statistics(module: nn.Module) -> None:
-    """Batch normalisation uses what it has: over several processes each would measure its own."""
-    for part in module.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            part.eval()
 
 
 def refresh_statistics(member: ImageMember, pictures: Tensor, batch_rows: int, seed: int) -> None:
@@ -314,13 +305,11 @@ class HeadLoss:
 
     def _of_group(self, group: Group, columns: slice, ours: Tensor, truth: Tensor) -> Tensor:
         if group.kind == "single":
-            weights = None if self._weights is None else self._weights[columns].to(ours.device)
-            if weights is None:
-                return functional.cross_entropy(ours, truth, label_smoothing=self.config.label_smoothing)
-            each = functional.cross_entropy(
-                ours, truth, label_smoothing=self.config.label_smoothing, reduction="none"
-            )
-            return (each * (truth * weights).sum(dim=1)).mean()
+            smoothing = self.config.label_smoothing
+            if self._weights is None:
+                return functional.cross_entropy(ours, truth, label_smoothing=smoothing)
+            each = functional.cross_entropy(ours, truth, label_smoothing=smoothing, reduction="none")
+            return (each * (truth * self._weights[columns].to(ours.device)).sum(dim=1)).mean()
         known = ~truth.isnan()
         if self.config.free_tags == "asymmetric":
             each = asymmetric(ours, truth.nan_to_num())
@@ -329,23 +318,14 @@ class HeadLoss:
         return (each * known).sum(dim=1).mean()
 
 
-def asymmetric(
-    logits: Tensor,
-    truth: Tensor,
-    gamma_negative: float = 4.0,
-    gamma_positive: float = 1.0,
-    clip: float = 0.05,
-) -> Tensor:
-    """Asymmetric loss of each element, not reduced (Ridnik et al. 2021, equations 4 to 6).
-
-    Negatives below `clip` cost nothing, others are focused by `gamma_negative`.
-    """
+def asymmetric(logits: Tensor, truth: Tensor) -> Tensor:
+    """Asymmetric loss of each element, not reduced (Ridnik et al. 2021, equations 4 to 6): negatives below 0.05
+    cost nothing, others are focused by the power 4, positives by the power 1."""
     positive = torch.sigmoid(logits)
-    negative = (1 - positive + clip).clamp(max=1)
+    negative = (1 - positive + 0.05).clamp(max=1)
     likelihood = truth * positive.clamp(min=1e-8).log() + (1 - truth) * negative.clamp(min=1e-8).log()
     certainty = truth * positive + (1 - truth) * negative
-    gamma = truth * gamma_positive + (1 - truth) * gamma_negative
-    return -likelihood * (1 - certainty) ** gamma
+    return -likelihood * (1 - certainty) ** (truth + (1 - truth) * 4)
 
 
 def class_weights(target: FloatArray, taxonomy: Taxonomy, beta: float = 0.99) -> Tensor:
@@ -366,8 +346,7 @@ def row_weights(target: FloatArray, resampling: float) -> npt.NDArray[np.float64
     counts = np.nan_to_num(target).sum(axis=0, dtype=np.float64)  # probabilities have to add up exactly
     scarcest = np.where(target == 1, counts[None, :], np.inf).min(axis=1)
     weights = np.where(np.isfinite(scarcest), np.maximum(scarcest, 1), len(target)) ** -resampling
-    result: npt.NDArray[np.float64] = weights / weights.sum()
-    return result
+    return np.asarray(weights / weights.sum())
 
 
 def logit_adjustment(target: FloatArray, taxonomy: Taxonomy, strength: float) -> Tensor:

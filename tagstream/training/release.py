@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from tagstream.core.taxonomy import Group, Taxonomy
+from tagstream.core.taxonomy import Taxonomy
 from tagstream.dataset.rows import Row
 from tagstream.dataset.targets import FloatArray
 from tagstream.dataset.training_set import TrainingSet, title_hashes
@@ -65,7 +65,6 @@ def release(
     model_version = f"fused-{created:%Y%m%d-%H%M}-{data.dataset_id()[:6]}"
     stored = stored_of(trained)
     metrics = _measure(stored, model_version, data, trained.recipe)
-    facts = _facts(data, trained, kept) | {"model_version": model_version, "spec": metrics["spec_hash"]}
     titles = title_hashes(data.titles_trained_on)
     if kept is not None:
         titles = np.union1d(titles, kept.training_titles)
@@ -81,38 +80,12 @@ def release(
             created=created.isoformat(),
         ),
         metrics=metrics,
-        card=card(facts, metrics),
+        card=card(model_version, data, trained, kept, metrics),
         evaluation_spec=data.spec.model_dump(mode="json"),
         training_titles=titles,
         validation_titles=title_hashes(data.products.validation),
     )
     return folder, metrics
-
-
-def _facts(data: TrainingSet, trained: Trained, kept: KeptPictures | None) -> dict[str, Any]:
-    """What the card says of the data and of the parts."""
-    provenance = UNDESCRIBED
-    if trained.recipe.provenance is not None:
-        provenance = trained.recipe.provenance.read_text(encoding="utf-8")
-    return {
-        "values": trained.taxonomy.size,
-        "groups": len(trained.taxonomy.groups),
-        "listed": ", ".join(_with_langs(group) for group in trained.taxonomy.groups),
-        "dataset_id": data.dataset_id(),
-        "products": len(data.titles.train),
-        "extra": len(data.extra),
-        "zh": len(data.copies.train),
-        "pictures": len(data.with_pictures) if trained.members.image_members else 0,
-        "parts": " and ".join(_parts(trained.recipe)),
-        "kept": f" The image member is the one of `{kept.model_version}`." if kept else "",
-        "provenance": provenance.strip(),
-        "left_out": data.left_out,
-        "seed": trained.recipe.seed,
-        "train": len(data.titles.train),
-        "validation": len(data.titles.validation),
-        "after_fusion": ", and for the text member once these were fitted" if trained.is_retaught else "",
-        "test": len(data.titles.test),
-    }
 
 
 def stored_of(trained: Trained) -> Stored:
@@ -162,31 +135,13 @@ def write_training_report(
     )
 
 
-def _parts(recipe: Recipe) -> list[str]:
-    """The members, in words."""
-    text, image, joint = recipe.text, recipe.image, recipe.joint
-    return [
-        *([f"a text member ({text.tower.architecture})"] if text else []),
-        *([f"an image member ({image.tower.architecture})"] if image else []),
-        *([f"a joint member ({joint.kind})"] if joint else []),
-    ]
-
-
-def _with_langs(group: Group) -> str:
-    return f"{group.name} ({', '.join(group.langs)})" if group.langs else group.name
-
-
 def _measure(stored: Stored, model_version: str, data: TrainingSet, recipe: Recipe) -> dict[str, Any]:
     """Test figures through the serving path, and the training counts that class lists come from."""
     tagger = FusedTagger(model_version, stored, torch.device("cpu"))
     modalities = [name for name, there in _MODALITIES.items() if there <= set(stored.members.names)]
+    rows, taxonomy = data.titles.test, stored.members.taxonomy
     test = {
-        name: report(
-            score_rows(tagger, data.titles.test, name)[0],
-            data.titles.test,
-            stored.members.taxonomy,
-            data.spec.classes,
-        ).to_json()
+        name: report(score_rows(tagger, rows, name)[0], rows, taxonomy, data.spec.classes).to_json()
         for name in modalities
     }
     metrics: dict[str, Any] = {
@@ -200,7 +155,7 @@ def _measure(stored: Stored, model_version: str, data: TrainingSet, recipe: Reci
         short = short_titles(copies, data.short_titles, data.taxonomy, 1, recipe.seed + 2)
         short = [row for row in short if row.text.title]
         metrics["test_zh"] = {
-            name: report(score_rows(tagger, rows, "text")[0], rows, stored.members.taxonomy, {}).to_json()
+            name: report(score_rows(tagger, rows, "text")[0], rows, taxonomy, {}).to_json()
             for name, rows in (("copy", copies), ("short titles", short))
         }
     return metrics
@@ -215,36 +170,55 @@ def training_counts(rows: Iterable[Row]) -> dict[str, dict[str, int]]:
     return {group: dict(counter.most_common()) for group, counter in counts.items()}
 
 
-_CARD = """# {model_version}
+def card(
+    model_version: str,
+    data: TrainingSet,
+    trained: Trained,
+    kept: KeptPictures | None,
+    metrics: Mapping[str, Any],
+) -> str:
+    """The card as Markdown. `metrics`: as in metrics.json."""
+    recipe, taxonomy, titles = trained.recipe, trained.taxonomy, data.titles
+    members = {"a text": recipe.text, "an image": recipe.image}
+    parts = [f"{name} member ({of.tower.architecture})" for name, of in members.items() if of is not None]
+    if recipe.joint is not None:
+        parts.append(f"a joint member ({recipe.joint.kind})")
+    groups = [f"{of.name} ({', '.join(of.langs)})" if of.langs else of.name for of in taxonomy.groups]
+    kept_from = f" The image member is the one of `{kept.model_version}`." if kept else ""
+    provenance = recipe.provenance.read_text(encoding="utf-8") if recipe.provenance else UNDESCRIBED
+    after_fusion = ", and for the text member once these were fitted" if trained.is_retaught else ""
+    return f"""# {model_version}
 
-A tagger for product events: {parts}, joined group by group by calibrated weights.
-It scores {values} values in {groups} groups: {listed}.
+A tagger for product events: {" and ".join(parts)}, joined group by group by calibrated weights.
+It scores {taxonomy.size} values in {len(groups)} groups: {", ".join(groups)}.
 
 ## Data
 
-Dataset `{dataset_id}`: {products} products, {extra} further labelled rows, {zh} long copies (text only);
-{pictures} rows have a picture.{kept} {left_out} of the further rows were left out, because they share an
-id or a normalised title with a validation or test row. Values with fewer than 10 training rows are not in
-the taxonomy.
+Dataset `{data.dataset_id()}`: {len(titles.train)} products, {len(data.extra)} further labelled rows,
+{len(data.copies.train)} long copies (text only);
+{len(data.with_pictures) if recipe.image else 0} rows have a picture.{kept_from}
+{data.left_out} of the further rows were left out, because they share an id or a normalised title with a
+validation or test row. Values with fewer than 10 training rows are not in the taxonomy.
 
-{provenance}
+{provenance.strip()}
 
 ## Split
 
-By near-duplicate group (normalised title or equal picture file), by hash with seed {seed}: {train} products
-for training, {validation} for fusion, calibration and thresholds{after_fusion}. {test} are for the figures
-below: nothing was ever trained or fitted on them. The evaluation spec is in `evaluation_spec.json`
-(hash `{spec}`).
+By near-duplicate group (normalised title or equal picture file), by hash with seed {recipe.seed}:
+{len(titles.train)} products for training,
+{len(titles.validation)} for fusion, calibration and thresholds{after_fusion}.
+{len(titles.test)} are for the figures below: nothing was ever trained or fitted on them.
+The evaluation spec is in `evaluation_spec.json` (hash `{metrics["spec_hash"]}`).
 
 ## Quality on the test part
 
-{table}
+{_table(metrics["test"])}
 
 The class list of a group has the values with at least 10 training products. Single-choice groups are judged
-by their highest score, without abstention. One training run with seed {seed}: differences below a point are
-noise.
+by their highest score, without abstention. One training run with seed {recipe.seed}: differences below a
+point are noise.
 
-{zh_table}
+{_zh_table(metrics.get("test_zh", {}))}
 
 ## Limits
 
@@ -252,9 +226,7 @@ noise.
 """
 
 
-def card(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
-    """The card as Markdown. `metrics` as in metrics.json; `facts` fill the named places of the text."""
-    modalities = metrics["test"]
+def _table(modalities: Mapping[str, Any]) -> str:
     lines = ["| group | " + " | ".join(f"{name}: accuracy / macro-F1 / ECE" for name in modalities) + " |"]
     lines.append("|---" * (len(modalities) + 1) + "|")
     singles = [group for group, of in next(iter(modalities.values()))["groups"].items() if "accuracy" in of]
@@ -263,7 +235,7 @@ def card(facts: Mapping[str, Any], metrics: Mapping[str, Any]) -> str:
         lines.append(f"| {group} | " + " | ".join(cells) + " |")
     if singles:
         lines.append("| **mean** | " + " | ".join(_cell(of, "mean_") for of in modalities.values()) + " |")
-    return _CARD.format(**facts, table="\n".join(lines), zh_table=_zh_table(metrics.get("test_zh", {})))
+    return "\n".join(lines)
 
 
 def _cell(figures: Mapping[str, float], prefix: str) -> str:
