@@ -38,12 +38,7 @@ class ExtractionRecipe(BaseModel):
     characters: CharacterConfig = CharacterConfig()
     members: int = Field(default=3, ge=1)
     optimisation: Optimisation = Optimisation(
-        epochs=12,
-        batch_rows=32,
-        learning_rate=3e-3,
-        weight_decay=1e-2,
-        average_decay=0.99,
-        gradient_norm=1.0,
+        epochs=12, batch_rows=32, learning_rate=3e-3, weight_decay=1e-2, average_decay=0.99, gradient_norm=1.0
     )
     pretrained_learning_rate: float = Field(default=0.0, ge=0)
     hidden_marks: float = Field(default=0.1, ge=0, lt=1)

@@ -65,9 +65,13 @@ def fit_fusion(
     fusion.taught.copy_(torch.from_numpy(taught))
     trained = torch.tensor([float(name in members) for name in MEMBERS])
     priors, truth = _prior_logits(training_target, taxonomy), torch.from_numpy(target)
-    as_pair, as_text = said, said._replace(has_image=torch.zeros_like(said.has_image))
+    as_text = said._replace(has_image=torch.zeros_like(said.has_image))
     as_image = said._replace(has_text=torch.zeros_like(said.has_text))
-    logs = {id(view): fusion.neutral(view) for view in (as_pair, as_text, as_image)}
+    # A row with both is also an example of text alone and of picture alone.
+    views = [said] * len(SETTINGS)
+    views[TEXT_ALONE] = views[TEXT_UNNAMED] = views[TEXT_SILENT] = as_text
+    views[IMAGE_ALONE] = as_image
+    logs = {id(view): fusion.neutral(view) for view in (said, as_text, as_image)}
     for at, group in enumerate(taxonomy.groups):
         columns = taxonomy.slices[group.name]
         known = ~truth[:, columns].isnan().all(dim=1)
@@ -81,22 +85,14 @@ def fit_fusion(
             if used.sum() == 0:
                 fusion.weights[setting, at], fusion.bias[setting, columns] = 0, priors[columns]
                 continue
-            # A row with both is also an example of text alone and of picture alone.
-            view = as_image if setting == IMAGE_ALONE else as_pair
-            if setting in (TEXT_ALONE, TEXT_UNNAMED, TEXT_SILENT):
-                view = as_text
+            view = views[setting]
             needed = known & (said.has_image if setting == IMAGE_ALONE else said.has_text)
             rows = (needed & (setting_of(group, view.settings()[:, at]) == setting)).nonzero().squeeze(1)
             if len(rows) < MIN_ROWS:
                 _borrow(fusion, setting, at, columns, start)
                 continue
             fitted = _fit(
-                group,
-                logs[id(view)][:, rows][:, :, columns],
-                truth[rows][:, columns],
-                start,
-                used,
-                setting,
+                group, logs[id(view)][:, rows][:, :, columns], truth[rows][:, columns], start, used, setting
             )
             fusion.weights[setting, at], fusion.bias[setting, columns] = fitted[0], fitted[1]
     return fusion

@@ -143,15 +143,12 @@ class WritingObjective:
 
     def _batch(self, step: Step) -> tuple[Tensor, Tensor, Tensor]:
         """(tokens, mask, target), each (rows, length); `target` is the next token of the tags, or ignored."""
-        lines = [self._line(self._examples[row], step.epoch) for row in step.rows]
-        shape = len(lines), max(len(line) for line, _ in lines)
-        tokens, mask = torch.full(shape, self._pieces.pad), torch.zeros(shape, dtype=torch.long)
-        target = torch.full(shape, _IGNORED)
-        for row, (line, title_length) in enumerate(lines):
-            tokens[row, : len(line)] = torch.tensor(line)
-            mask[row, : len(line)] = 1
-            target[row, title_length : len(line) - 1] = tokens[row, title_length + 1 : len(line)]
-        return tokens, mask, target
+        lines, titles = zip(*(self._line(self._examples[row], step.epoch) for row in step.rows), strict=True)
+        tokens = nn.utils.rnn.pad_sequence([*map(torch.tensor, lines)], True, self._pieces.pad)
+        place, lengths = torch.arange(tokens.shape[1]), torch.tensor([*map(len, lines)])[:, None]
+        answered = (place >= torch.tensor(titles)[:, None]) & (place < lengths - 1)
+        target = torch.where(answered, tokens.roll(-1, dims=1), _IGNORED)
+        return tokens, (place < lengths).long(), target
 
     def _line(self, example: _Example, epoch: int) -> tuple[list[int], int]:
         """(title, `<tags>`, tags in this epoch's order, `<end>`) and the length of the title."""

@@ -12,13 +12,7 @@ from typing import Annotated, Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from pydantic import (
-    AfterValidator,
-    Field,
-    FilePath,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, FilePath, ValidationError, model_validator
 from torch import Tensor
 
 from tagstream.core.taxonomy import Taxonomy, columns_of, subset

@@ -319,8 +319,8 @@ class HeadLoss:
 
 
 def asymmetric(logits: Tensor, truth: Tensor) -> Tensor:
-    """Asymmetric loss of each element, not reduced (Ridnik et al. 2021, equations 4 to 6): negatives below 0.05
-    cost nothing, others are focused by the power 4, positives by the power 1."""
+    """Asymmetric loss of each element, not reduced (Ridnik et al. 2021, equations 4 to 6). Negatives below
+    0.05 cost nothing, others are focused by the power 4, positives by the power 1."""
     positive = torch.sigmoid(logits)
     negative = (1 - positive + 0.05).clamp(max=1)
     likelihood = truth * positive.clamp(min=1e-8).log() + (1 - truth) * negative.clamp(min=1e-8).log()

@@ -20,12 +20,7 @@ from tagstream.dataset.columns import Columns
 from tagstream.dataset.description import read_dataset
 from tagstream.dataset.rows import unknown_labels
 from tagstream.dataset.targets import targets
-from tagstream.dataset.training_set import (
-    TrainingSet,
-    image_groups,
-    pictures_a_value,
-    read_training_set,
-)
+from tagstream.dataset.training_set import TrainingSet, image_groups, pictures_a_value, read_training_set
 from tagstream.dataset.variants import masked_rows, short_titles
 from tagstream.model.members import ImageMembers, TextMember
 from tagstream.model.tagger import Members

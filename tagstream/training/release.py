@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -227,15 +228,13 @@ point are noise.
 
 
 def _table(modalities: Mapping[str, Any]) -> str:
-    lines = ["| group | " + " | ".join(f"{name}: accuracy / macro-F1 / ECE" for name in modalities) + " |"]
-    lines.append("|---" * (len(modalities) + 1) + "|")
-    singles = [group for group, of in next(iter(modalities.values()))["groups"].items() if "accuracy" in of]
-    for group in singles:
-        cells = [_cell(of["groups"][group], "") for of in modalities.values()]
-        lines.append(f"| {group} | " + " | ".join(cells) + " |")
+    first = next(iter(modalities.values()))["groups"]
+    lines = [["group", *(f"{name}: accuracy / macro-F1 / ECE" for name in modalities)]]
+    singles = [group for group, of in first.items() if "accuracy" in of]
+    lines += [[group, *(_cell(of["groups"][group], "") for of in modalities.values())] for group in singles]
     if singles:
-        lines.append("| **mean** | " + " | ".join(_cell(of, "mean_") for of in modalities.values()) + " |")
-    return "\n".join(lines)
+        lines.append(["**mean**", *(_cell(of, "mean_") for of in modalities.values())])
+    return _markdown(lines)
 
 
 def _cell(figures: Mapping[str, float], prefix: str) -> str:
@@ -245,12 +244,16 @@ def _cell(figures: Mapping[str, float], prefix: str) -> str:
 def _zh_table(parts: Mapping[str, Any]) -> str:
     if not parts:
         return ""
-    lines = ["| group | " + " | ".join(parts) + " |", "|---" * (len(parts) + 1) + "|"]
+    lines = [["group", *parts]]
     for group in next(iter(parts.values()))["groups"]:
-        cells = []
-        for of in parts.values():
-            figures = of["groups"].get(group, {})
-            kind = "micro_f1" if "micro_f1" in figures else "accuracy"
-            cells.append(f"{kind} {figures.get(kind, float('nan')):.3f}")
-        lines.append(f"| {group} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        found = [of["groups"].get(group, {}) for of in parts.values()]
+        kinds = ["micro_f1" if "micro_f1" in of else "accuracy" for of in found]
+        cells = [f"{kind} {of.get(kind, math.nan):.3f}" for kind, of in zip(kinds, found, strict=True)]
+        lines.append([group, *cells])
+    return _markdown(lines)
+
+
+def _markdown(lines: Sequence[Sequence[str]]) -> str:
+    """A table whose first line is its head."""
+    head, *rest = (f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join([head, "|---" * len(lines[0]) + "|", *rest])
