@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -65,6 +66,11 @@ def run(env: dict[str, str], *command: str, expect_exit: int = 0) -> str:
     return done.stdout
 
 
+def objects(printed: str) -> list[dict[str, Any]]:
+    """What `--json` prints: one object a line."""
+    return [json.loads(line) for line in printed.splitlines()]
+
+
 def test_published_products_can_be_tailed_got_and_found(
     up: tuple[subprocess.Popen[str], dict[str, str], str], tmp_path: Path
 ) -> None:
@@ -79,17 +85,17 @@ def test_published_products_can_be_tailed_got_and_found(
     product_id, product = next((p, t) for p, t in tagged.items() if t["tags"])
     assert json.loads(run(env, "get", product_id, "--json")) == product
     tag = product["tags"][0]
-    found = json.loads(run(env, "find", f"{tag['group']}={tag['value']}", "--limit", "100", "--json"))
+    found = objects(run(env, "find", f"{tag['group']}={tag['value']}", "--limit", "100", "--json"))
     assert product_id in {hit["product_id"] for hit in found}
     run(env, "get", "nobody", expect_exit=1)
-    assert len(json.loads(run(env, "lag", "--json"))) == 4
+    assert len(objects(run(env, "lag", "--json"))) == 4
 
 
 def test_check_and_topics_say_how_things_stand(up: tuple[subprocess.Popen[str], dict[str, str], str]) -> None:
     _, env, _ = up
     assert "champion" in run(env, "check", "--replication", "1", expect_exit=1)
     assert "partitions" in run(env, "topics", "check", "--replication", "1", expect_exit=1)
-    listed = json.loads(run(env, "topics", "list", "--json"))
+    listed = objects(run(env, "topics", "list", "--json"))
     assert {row["topic"]: row["partitions"] for row in listed} == {
         "product-events": 4,
         "product-tags": 4,
