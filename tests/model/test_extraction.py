@@ -480,7 +480,8 @@ def test_characters_take_the_state_of_the_token_that_covers_them(encoder_folder:
     pretrained = Pretrained.read(str(encoder_folder))
     ids, place_of = pretrained.tokens("小米 水壶")
     assert place_of.tolist() == [0, 0, -1, 1, 1]
-    states = pretrained([ids], [place_of], 6)[0]
+    longer = torch.cat([place_of, place_of.new_tensor([0])])
+    states = pretrained([ids, ids], [place_of, longer])[0]  # padded to six characters
     assert torch.equal(states[0, :-1], states[1, :-1])
     assert not torch.equal(states[0, :-1], states[3, :-1])
     assert states[:, -1].tolist()[:5] == [1, 0, 1, 1, 0]

@@ -279,7 +279,7 @@ def test_a_title_is_tagged_alike_alone_and_among_others(fitted: Generator, tiny_
 
 def test_it_learns_to_write_the_tags_of_unseen_titles(fitted: Generator, tiny_set: TrainingSet) -> None:
     test = tiny_set.products.test
-    truths = labelled(test, [group.name for group in tiny_set.taxonomy.groups])
+    truths = labelled(test, tiny_set.taxonomy)
     figures = set_figures(truths, as_sets(fitted.generate([row.text for row in test])), tiny_set.taxonomy)
     assert figures.set_f1 > 0.95
     assert figures.edit_distance < 0.05
