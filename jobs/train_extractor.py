@@ -4,8 +4,8 @@
     python jobs/train_extractor.py --data products.csv --out DIR         # English, from weak labels
     python jobs/train_extractor.py --data train.jsonl --test dev.jsonl --out DIR --encoder FOLDER
 
-A .jsonl file has labelled titles (see `extraction.titles`), a .csv or .csv.gz file has the columns title and
-articleType, from which labels are made (see `extraction.weak`). Without --test about 12 % of the titles are
+A .jsonl file has labelled titles (see `dataset.titles`), a .csv or .csv.gz file has the columns title and
+articleType, from which labels are made (see `dataset.weak`). Without --test about 12 % of the titles are
 held out, near-duplicates on one side. `TAGSTREAM_EXTRACTOR=DIR` serves what is written.
 """
 

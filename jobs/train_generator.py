@@ -15,6 +15,7 @@ import torch
 import typer
 
 from jobs.options import Data, Extra, sources
+from tagstream.core.errors import TagstreamError
 from tagstream.training.generation import GenerationRecipe, make_generator
 from tagstream.training.progress import Run
 
@@ -41,12 +42,15 @@ def main(
     """Train a generator of tags and write it as a folder."""
     torch.set_num_threads(threads)
     run = Run()
-    rows, found = sources(data, extra).read(split_seed)
-    for line in found:
-        run.say(line)
     how = DEFAULTS.optimisation.model_copy(update={"epochs": epochs})
     recipe = GenerationRecipe(seed=seed, optimisation=how, pretrained=pretrained, beams=beams)
-    run.say(f"written: {make_generator(rows, recipe, out, run, heads=heads, rows_max=rows_max)}")
+    try:
+        rows, found = sources(data, extra).read(split_seed)
+        for line in found:
+            run.say(line)
+        run.say(f"written: {make_generator(rows, recipe, out, run, heads=heads, rows_max=rows_max)}")
+    except (ValueError, OSError, TagstreamError) as error:
+        raise SystemExit(f"nothing was written: {error}") from None
 
 
 if __name__ == "__main__":

@@ -77,8 +77,7 @@ def init(
     )
     used = {finding.role for finding in findings}
     if without := [role for role in ("title", "description", "image") if role not in used]:
-        flags = " ".join(f"--{role} {NO_COLUMN}" for role in without)
-        say(f"without {' and '.join(without)}: train with {flags}")
+        say(f"without {' and '.join(without)}")
     _tell(file, taxonomy)
     _describe(file, dataset, findings)
 

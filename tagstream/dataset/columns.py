@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from tagstream.core.ports import TextFields
-from tagstream.dataset.table import Line
+from tagstream.dataset.table import Line, Member
 
 #: Columns that are no label unless they are named as one.
 NOT_GROUPS = frozenset(
@@ -49,12 +49,12 @@ class Columns(BaseModel):
     description: str | None = None
     brand: str | None = None
     image: str | None = None
-    lang: str | None = None
+    lang: str | None = Field(default=None, pattern=r"^[A-Za-z]{2,3}([-_][A-Za-z0-9]+)*$")
     lang_column: str | None = None
     labels: list[str] | None = None
     labels_from: str | None = None
     separators: str = "|;"
-    strip: list[str] = []
+    strip: list[Annotated[str, Field(min_length=1)]] = []
 
     def found_in(self, header: Sequence[str], groups: Iterable[str] | None = None) -> Columns:
         """The same with every role and label decided: a column of the header, or `NO_COLUMN`.
@@ -87,9 +87,9 @@ class Columns(BaseModel):
         if labels is None and outer != NO_COLUMN:
             labels = [*offered]
         elif labels is None:
-            objects = {name.partition(".")[0] for name in header if "." in name} & set(header)
+            objects = objects_of(header)
             taken = NOT_GROUPS | set(roles.values()) | objects
-            labels = [name for name in offered if name.partition(".")[0] not in taken]
+            labels = [name for name in offered if not (name in taken or isinstance(name, Member))]
         return self.model_copy(update={"labels": labels, "labels_from": outer, **roles})
 
     def of_label(self, group: str) -> str:
@@ -110,8 +110,14 @@ class Columns(BaseModel):
         return TextFields(title=title, brand=brand or None, description=description or None, lang=lang)
 
 
+def objects_of(header: Sequence[str]) -> set[str]:
+    """The columns whose cells are objects."""
+    return {name.partition(".")[0] for name in header if isinstance(name, Member)}
+
+
 def _members(header: Sequence[str], outer: str) -> list[str]:
-    return [name.removeprefix(f"{outer}.") for name in header if name.startswith(f"{outer}.")]
+    members = (name for name in header if isinstance(name, Member))
+    return [name.removeprefix(f"{outer}.") for name in members if name.startswith(f"{outer}.")]
 
 
 def split_cell(cell: str, separators: str) -> list[str]:

@@ -125,7 +125,7 @@ class _Description(BaseModel):
 
 def _described(path: Path, columns: Columns) -> Dataset:
     try:
-        found = _Description.model_validate(tomllib.loads(path.read_text(encoding="utf-8")))
+        found = _Description.model_validate(tomllib.loads(path.read_text(encoding="utf-8-sig")))
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"{path}: {_key(first['loc'])}: {first['msg']}") from error

@@ -16,7 +16,7 @@ from pathlib import Path
 from tagstream.core.errors import BadSettings
 from tagstream.core.language import language_of
 from tagstream.core.taxonomy import VALUE_MAX_CHARS, Group, Taxonomy, versioned
-from tagstream.dataset.columns import ALIASES, NO_COLUMN, NOT_GROUPS, Columns, split_cell
+from tagstream.dataset.columns import ALIASES, NO_COLUMN, NOT_GROUPS, Columns, objects_of, split_cell
 from tagstream.dataset.rows import Row
 from tagstream.dataset.split import CLASS_MIN_ROWS, class_lists
 from tagstream.dataset.table import Cell, products_file, read_table
@@ -61,7 +61,7 @@ def induce(
         lines = list(table.lines())
         named = {name: role for role in ALIASES if (name := getattr(roles, role)) != NO_COLUMN}
         groups = {roles.of_label(group): group for group in roles.labels or ()}
-        outer = {name.partition(".")[0] for name in table.columns if "." in name}
+        outer = objects_of(table.columns)
         texts = [roles.texts(line) for line in lines]
         langs = [language_of(one, of.lang) if (one := of.title or of.description) else "" for of in texts]
         found, findings = {}, []

@@ -60,6 +60,12 @@ class Line:
         return cell if isinstance(cell, str) else ", ".join(cell)
 
 
+class Member(str):
+    """The name of a column that is a member of an object, as `tags.colour`."""
+
+    __slots__ = ()
+
+
 class Broken(NamedTuple):
     """A line that is no row: its bytes without the line end, and why, as in "line 3 is not JSON"."""
 
@@ -91,7 +97,14 @@ class Table:
 
 
 def read_table(path: Path) -> Table:
-    """A products file with its columns. Raises ValueError if its header is none."""
+    """A products file with its columns. Raises ValueError if its header is none, or it cannot be unpacked."""
+    try:
+        return _table(path)
+    except (gzip.BadGzipFile, EOFError) as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _table(path: Path) -> Table:
     if path.suffix == ".parquet":
         return Table(path, _parquet_columns(path))
     if _is_json(path):
@@ -188,13 +201,18 @@ def _object(text: str) -> tuple[dict[str, object], str]:
 
 
 def _parquet_columns(path: Path) -> tuple[str, ...]:
-    import pyarrow.parquet as parquet  # heavy: only who reads Parquet pays
+    import pyarrow as pa  # heavy: only who reads Parquet pays
+    import pyarrow.parquet as parquet
     import pyarrow.types as types
 
     names = []
-    for field in parquet.read_schema(path):
+    try:
+        schema = parquet.read_schema(path)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path}: {error}") from error
+    for field in schema:
         members = list(field.type) if types.is_struct(field.type) else []
-        names += [field.name, *(f"{field.name}.{member.name}" for member in members)]
+        names += [field.name, *(Member(f"{field.name}.{member.name}") for member in members)]
     return tuple(names)
 
 
@@ -216,7 +234,7 @@ def _names(cells: Mapping[str, object]) -> Iterator[str]:
     for name, content in cells.items():
         yield name
         if isinstance(content, dict):
-            yield from (f"{name}.{member}" for member in content)
+            yield from (Member(f"{name}.{member}") for member in content)
 
 
 def _raw(text: str) -> bytes:

@@ -6,8 +6,9 @@ import random
 import re
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from tagstream.core.ports import TextFields
 from tagstream.core.taxonomy import Taxonomy
@@ -80,6 +81,9 @@ def masked_rows(rows: Sequence[Row], taxonomy: Taxonomy, share: float, seed: int
     return [row for row in masked if row.text.title]
 
 
+_Some = Annotated[tuple[str, ...], Field(min_length=1)]
+
+
 class ShortTitles(BaseModel):
     """How sellers of one language write short titles out of the labels of long copy. A file says it, because
     it knows a data set's groups.
@@ -95,9 +99,9 @@ class ShortTitles(BaseModel):
     keywords: tuple[str, ...]
     noun_group: str
     garment_group: str
-    nouns: dict[str, tuple[str, ...]]
-    tails: tuple[str, ...] = ("",)
-    written: dict[str, tuple[str, ...]] = {}
+    nouns: dict[str, _Some]
+    tails: _Some = ("",)
+    written: dict[str, _Some] = {}
     optional_ending: str = ""
 
     def write(self, value: str, rng: random.Random) -> str:

@@ -87,8 +87,9 @@ class Carrier:
     `guard`          counts dead letters (it has a lock)
     `account`        notes durations and troubles of the steps
     `store_emptied`  sets it when the store has lost its layout mark
+    `rng`            draws the jitter of its waits
 
-    and the entries of its own micro-batch, which the loop leaves alone until they return.
+    and its own deciders. The loop leaves the entries of a micro-batch alone until they return.
     """
 
     def __init__(

@@ -31,7 +31,7 @@ def delivery_of(ports: Ports, limits: WorkerLimits, now_s: float) -> Delivery:
 class Delivery(ABC):
     """The offset trackers of the assigned partitions, and how their progress is committed.
 
-    Any thread may call `publish`. The rest is for the worker's loop.
+    Any thread may call `publish` and read `uncommitted`. The rest is for the worker's loop.
     """
 
     #: the last commit failed, or it is not known whether it did

@@ -244,6 +244,7 @@ class Worker:
 
     def submit_due(self) -> None:
         """Send off each micro-batch that is full or due, as far as more may be in flight."""
+        self.collect_finished(timeout_s=0)  # one that has finished may halt the stream
         while not self._halt.is_on and self._may_submit():
             due_in_s = self._batcher.due_in_s(self._ports.clock.monotonic_s())
             if due_in_s is None or (due_in_s > 0 and not self.handover.is_going_on):

@@ -209,7 +209,7 @@ def make_generator(
         ValueError: nothing can be learned from the data, or the heads were tested on other rows.
         TrainingDiverged: the loss is not a number any more.
     """
-    test = data.products.test
+    test = data.titles.test
     truths = labelled(test, data.taxonomy)
     metrics: dict[str, Any] = {"spec_hash": data.spec.content_hash(), "seed": recipe.seed}
     if heads is not None:  # first, so that heads that do not fit cost no training
@@ -223,7 +223,7 @@ def make_generator(
     hooks = run.hooks("generator", recipe.optimisation)
     generator = train_generator(rows, data.taxonomy, recipe, hooks=hooks)
     metrics |= {"training_rows": len(rows), "training_cpu_s": round(time.process_time() - cpu_started_s)}
-    validation = data.products.validation
+    validation = data.titles.validation
     target = targets([row.labels for row in validation], data.taxonomy)
     scores = score_rows(generator, validation, "text")[0]
     generator.taxonomy = with_thresholds(generator.taxonomy, scores, target)

@@ -106,6 +106,14 @@ class Recipe(Strict):
     checkpoint_steps: int = Field(default=0, ge=0)
     provenance: Annotated[FilePath, RESOLVED] | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _of_an_older_version(cls, content: Any) -> Any:
+        """Recipes of before named the only kind of fusion that is left."""
+        if isinstance(content, dict) and content.get("fusion") == "weighted":
+            return {key: value for key, value in content.items() if key != "fusion"}
+        return content
+
     @model_validator(mode="after")
     def _has_a_member(self) -> Recipe:
         if self.text is None and self.image is None:
@@ -143,7 +151,9 @@ class Recipe(Strict):
         for key, value in changes.items():
             part, (*above, last) = content, key.split(".")
             for name in above:
-                if not isinstance(part.get(name), dict):
+                if part.get(name) is not None and not isinstance(part[name], dict):
+                    raise ValueError(f"{name!r} is set as a whole")
+                if name not in part or part[name] is None:
                     raise ValueError(f"the recipe has no {name!r} to set it in")
                 part = part[name]
             part[last] = value

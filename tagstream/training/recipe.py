@@ -38,6 +38,13 @@ from tagstream.training.members import (
 from tagstream.training.progress import Checkpoints, Run, Validation
 from tagstream.training.release import Trained, release, write_training_report
 
+#: Settings that may change when a named run goes on.
+_NOT_OF_THE_RUN: dict[str, bool | set[str]] = {
+    "checkpoint_steps": True,
+    "provenance": True,
+    "image": {"gpu_memory_gib"},
+}
+
 
 @dataclass(frozen=True)
 class Sources:
@@ -115,6 +122,8 @@ def prepared(
         ValueError: there is nothing to train, the kept member does not fit, or the run's name belongs to
             another run.
     """
+    if order.recipe.provenance is not None:
+        order.recipe.provenance.read_text(encoding="utf-8")  # a card that cannot be written costs no training
     recipe, left_out = suited(order.recipe, data)
     for line in left_out:
         run.say(line)
@@ -131,8 +140,9 @@ def prepared(
         run.checkpoints = Checkpoints(Path(order.run_folder), recipe.checkpoint_steps, run.share.rank == 0)
         run.checkpoints.claim(
             {
-                "recipe": recipe.model_dump(mode="json", exclude={"checkpoint_steps", "provenance"}),
+                "recipe": recipe.model_dump(mode="json", exclude=_NOT_OF_THE_RUN),
                 "data": identity(data),
+                "short_titles": data.short_titles and data.short_titles.model_dump(mode="json"),
                 "taxonomy": data.taxonomy.content_hash(),
                 "workers": run.share.world,
                 "threads": torch.get_num_threads(),

@@ -10,6 +10,7 @@ import pytest
 from tagstream.dataset.columns import Columns
 from tagstream.dataset.description import DataFile, Dataset, read_dataset, write_dataset
 from tagstream.dataset.rows import read_products, read_rows
+from tagstream.dataset.table import read_table
 
 ITEMS = [
     {"id": "1", "text": "红色<UNK>连衣裙", "tags": {"类型": ["裙"], "颜色": ["红色", "黑色"]}},
@@ -164,3 +165,35 @@ def test_what_is_wrong_in_a_description_is_named_by_its_key(folder: Path, text: 
     with pytest.raises(ValueError, match=complaint) as caught:
         read_dataset(folder)
     assert "dataset.toml" in str(caught.value)
+
+
+def test_a_dot_in_a_csv_header_is_a_letter_like_others(tmp_path: Path) -> None:
+    file = tmp_path / "products.csv"
+    file.write_text("id,title,colour,colour.1,brand,brand.country\n1,Cap,Red,Dark,Acme,IN\n")
+    header = read_table(file).columns
+    assert Columns().found_in(header).labels == ["colour", "colour.1", "brand.country"]
+    [row] = read_products(file)
+    assert row.labels == {"colour": ("Red",), "colour.1": ("Dark",), "brand.country": ("IN",)}
+
+
+def test_a_description_with_a_byte_order_mark_is_read(tmp_path: Path) -> None:
+    (tmp_path / "products.csv").write_text("id,title,colour\n1,Cap,Red\n")
+    description = tmp_path / "dataset.toml"
+    description.write_text('\ufeff[[files]]\npath = "products.csv"\nrole = "products"\n', encoding="utf-8")
+    assert [file.role for file in read_dataset(description).files] == ["products"]
+
+
+@pytest.mark.parametrize(("line", "key"), [('lang = "language"', "lang"), ('strip = [""]', "strip")])
+def test_a_language_that_is_none_and_an_empty_mark_are_refused(tmp_path: Path, line: str, key: str) -> None:
+    (tmp_path / "products.csv").write_text("id,title,colour\n1,Cap,Red\n")
+    description = tmp_path / "dataset.toml"
+    description.write_text(f'[[files]]\npath = "products.csv"\nrole = "products"\n{line}\n')
+    with pytest.raises(ValueError, match=rf"files\[1\]\.{key}"):
+        read_dataset(description)
+
+
+@pytest.mark.parametrize("name", ["products.csv.gz", "products.parquet"])
+def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"not what its name says")
+    with pytest.raises(ValueError, match=name):
+        read_products(tmp_path / name)

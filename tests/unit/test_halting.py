@@ -151,7 +151,7 @@ def test_a_halt_that_comes_while_the_switch_is_being_read_is_not_forgotten(
 
     def late() -> str:
         reason = halted()
-        stage.worker._halt.throw("6 dead letters in a row")  # from a micro-batch's thread, just now
+        stage.worker._halt.throw("6 dead letters in a row")  # a micro-batch has just returned it
         monkeypatch.undo()
         return reason
 

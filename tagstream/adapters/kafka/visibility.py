@@ -92,7 +92,7 @@ def hides_aborted_records(kafka: KafkaAddress, topic: str, *, timeout_s: float =
     deadline_s = time.monotonic() + timeout_s
     partition, reading = TopicPartition(topic, 0), {"group.id": topic, **kafka.config}
     try:
-        TopicAdmin(kafka, timeout_s=timeout_s).create([TopicPlan(topic, 1)], replication=-1)
+        TopicAdmin(kafka, timeout_s=timeout_s / 3).create([TopicPlan(topic, 1)], replication=-1)
         aborted, committed = _write_both(kafka, topic, deadline_s)
         if not partitions_shown({partition: committed}, reading, deadline_s):
             raise TimeoutError("a committed record is not shown")
