@@ -84,6 +84,11 @@ class Consumer:
         return partition in self.source.positions
 
 
+def epochs_of(paused: Paused, partition: TopicPartition) -> set[int]:
+    """Of the entries of a micro-batch."""
+    return {entry.epoch for entry in paused.entries if entry.record.source == partition}
+
+
 class Stream(RuleBasedStateMachine):
     """At least once."""
 
@@ -128,15 +133,19 @@ class Stream(RuleBasedStateMachine):
         assigned = paused.owner.worker.status().partitions
         for record in records:
             partition = of_events(record)
-            epochs = {entry.epoch for entry in paused.entries if entry.record.source == partition}
             _, now = assigned.get(partition.partition, (0, None))
-            assert now in epochs, "published for an assignment that is known to be over"
+            assert now in epochs_of(paused, partition), "published for an assignment that is known to be over"
 
     def _on_publish(self, paused: Paused | None, records: Sequence[OutRecord]) -> None:
+        """A record is late if its partition has gone, or has come back as another assignment."""
         if paused is None:
             return
+        assigned = paused.owner.worker.status().partitions
         for record in records:
-            if record.topic == TOPICS.tags and not paused.owner.holds(of_events(record)):
+            partition = of_events(record)
+            _, now = assigned.get(partition.partition, (0, None))
+            is_ours = paused.owner.holds(partition) and now in epochs_of(paused, partition)
+            if record.topic == TOPICS.tags and not is_ours:
                 product_id = (record.key or b"").decode()
                 paused.owner.owes.add(product_id)
                 self.late[product_id].add(len(self._tags_of(product_id)))
