@@ -11,9 +11,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import threading
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for tests.support
 
 import psutil
 from measure import Progress, publish_all, roles

@@ -10,9 +10,12 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for tests.support
 
 import yaml
 from measure import Progress, cpu_s, publish_all

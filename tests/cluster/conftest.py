@@ -72,6 +72,7 @@ def cluster(short_folder: Path) -> Iterator[Cluster]:
             "TAGSTREAM_KAFKA_BOOTSTRAP_SERVERS": broker.address,
             "TAGSTREAM_REDIS_URL": store.url,
             "TAGSTREAM_SESSION_TIMEOUT_S": "6",
+            "PYTHONPATH": str(ROOT),  # a test's job uses tests.support
         }
         settings = Settings(kafka_bootstrap_servers=broker.address, redis_url=store.url, session_timeout_s=6)
         create_topics(settings, partitions=4)

@@ -22,6 +22,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # for tests.support
+
 from tagstream import runner
 from tagstream.core.errors import ReplicaDied
 from tagstream.core.ports import MicroBatch, OutRecord, Publisher, Scores, TopicPartition, Transactions
