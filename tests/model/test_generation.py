@@ -558,5 +558,5 @@ def test_the_job_writes_a_generator_with_its_figures(catalogue: Path, tmp_path: 
 
 def test_heads_with_another_test_part_are_refused(catalogue: Path, tmp_path: Path) -> None:
     (heads,) = (BUNDLED / "versions").iterdir()
-    with pytest.raises(ValueError, match="its test part is another one"):
+    with pytest.raises(SystemExit, match="its test part is another one"):
         job(data=catalogue, out=tmp_path, heads=heads)
