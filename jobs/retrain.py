@@ -61,6 +61,8 @@ def main(
             run_folder=str(storage.resolve() / run_name) if storage and run_name else None,
             code_revision=_code_revision(),
         )
+        if order.recipe.image and order.recipe.image.gpu_memory_gib and not use_gpu:
+            raise ValueError("image.gpu_memory_gib needs --use-gpu")
         logged = MlflowRun.start(mlflow, run_name, vars(order)) if mlflow else None
         # A report waits until Ray Train took the one before, by default every 2 s. An epoch may be shorter.
         os.environ.setdefault("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")

@@ -92,17 +92,21 @@ class ProductEvents:
     def __iter__(self) -> Iterator[KeyValue]:
         """One record a row. `tally` starts again from nothing."""
         self.tally.clear()
-        for table, columns, row in self._chosen():
-            if isinstance(row, Broken):
-                outcome, record = "malformed", KeyValue(None, row.raw)
-            else:
-                try:
-                    outcome, record = self._record(table.path.parent.resolve(), columns, row)
-                except ValueError:  # a cell that is no text: the dead letter shows the row
-                    value = json.dumps(dict(row.cells), default=str).encode()
-                    outcome, record = "malformed", KeyValue(None, value)
-            self.tally[outcome] += 1
-            yield record
+        try:
+            for table, columns, row in self._chosen():
+                outcome, record = self._made(table.path.parent.resolve(), columns, row)
+                self.tally[outcome] += 1
+                yield record
+        except ValueError as error:
+            raise BadSettings(f"{error}; the {self.tally.total():,} rows before were read") from error
+
+    def _made(self, root: Path, columns: Columns, row: Line | Broken) -> tuple[str, KeyValue]:
+        if isinstance(row, Broken):
+            return "malformed", KeyValue(None, row.raw)
+        try:
+            return self._record(root, columns, row)
+        except ValueError:  # a cell that is no text: the dead letter shows the row
+            return "malformed", KeyValue(None, json.dumps(dict(row.cells), default=str).encode())
 
     def _file(self, path: Path, columns: Columns) -> tuple[Table, Columns]:
         table = read_table(path)

@@ -33,7 +33,7 @@ def named(taxonomy: Taxonomy, path: Path) -> Taxonomy:
     Raises:
         BadSettings: the file cannot be read or holds no names; names the line and the field.
     """
-    names = read_document(path, Names, "names").root
+    names = read_document(path, Names, "GROUP").root
     groups = []
     for group in taxonomy.groups:
         if found := names.get(group.name):

@@ -62,7 +62,7 @@ class Row:
 
 
 #: What becomes of a label outside the taxonomy: `refuse` the file, or `keep` it as a label that no tag can
-#: match, so that evaluation counts what is said in its place as wrong, and training takes it as unknown.
+#: match, so that evaluation counts a tag in its place as wrong. Training takes it as unknown.
 Unknown = Literal["refuse", "keep"]
 #: Id → the file and the line that have it.
 Places = dict[str, tuple[Path, int]]

@@ -13,6 +13,7 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import zlib
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ from typing import IO, NamedTuple
 Cell = str | tuple[str, ...]
 ENDINGS = ("csv", "csv.gz", "tsv", "tsv.gz", "jsonl", "jsonl.gz", "parquet")
 FILE_NAMES = (*(f"products.{end}" for end in ENDINGS), "items.jsonl")
+#: What reading a damaged file raises: cut off, not unpackable, not what its name says.
+_DAMAGE = (EOFError, zlib.error, OSError, ValueError)
 #: Descriptions may be longer than the csv module's own limit of 128 KiB.
 _FIELD_MAX_CHARS = 2**24
 #: A quote that is never closed would swallow the rest of the file. After so many lines its first line counts
@@ -83,10 +86,16 @@ class Table:
     delimiter: str = ","
 
     def rows(self) -> Iterator[Line | Broken]:
-        """Every row, read as it is asked for."""
-        if self.path.suffix == ".parquet":
-            return _parquet_rows(self.path)
-        return _json_rows(self.path) if _is_json(self.path) else _csv_rows(self)
+        """Every row, read as it is asked for. Raises ValueError where the file is damaged."""
+        try:
+            if self.path.suffix == ".parquet":
+                yield from _parquet_rows(self.path)
+            elif _is_json(self.path):
+                yield from _json_rows(self.path)
+            else:
+                yield from _csv_rows(self)
+        except _DAMAGE as error:
+            raise ValueError(f"{self.path}: {error}") from error
 
     def lines(self) -> Iterator[Line]:
         """The same. Raises ValueError at a line that cannot be read, and names it."""
@@ -100,7 +109,7 @@ def read_table(path: Path) -> Table:
     """A products file with its columns. Raises ValueError if its header is none, or it cannot be unpacked."""
     try:
         return _table(path)
-    except (gzip.BadGzipFile, EOFError) as error:
+    except (EOFError, zlib.error, OSError) as error:
         raise ValueError(f"{path}: {error}") from error
 
 

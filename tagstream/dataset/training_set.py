@@ -153,16 +153,22 @@ def training_set(
         taxonomy=learned,
         short_titles=short_titles,
     )
-    titles = found.titles  # long copy is measured apart, see `training.release`
+    return replace(found, spec=_spec_of(found, seed))
+
+
+def _spec_of(data: TrainingSet, seed: int) -> EvaluationSpec:
+    """Of the titles: long copy is measured apart, see `training.release`."""
+    titles = data.titles
+    if not (titles.train and titles.validation and titles.test):
+        raise ValueError("too few products are titles: the others are long copy, as `short_titles` has it")
     labels = [row.labels for part in (titles.train, titles.validation, titles.test) for row in part]
-    spec = EvaluationSpec(
+    return EvaluationSpec(
         test_ids=tuple(row.product_id for row in titles.test),
         validation_ids=tuple(row.product_id for row in titles.validation),
         classes=class_lists(row.labels for row in titles.train),
         seed=seed,
-        mask_hash=label_words([learned], labels).content_hash(),
+        mask_hash=label_words([data.taxonomy], labels).content_hash(),
     )
-    return replace(found, spec=spec)
 
 
 def read_training_set(

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
 import pytest
 
+from tagstream.core.errors import BadSettings
 from tagstream.dataset.columns import Columns
 from tagstream.dataset.description import DataFile, Dataset, read_dataset, write_dataset
+from tagstream.dataset.events import ProductEvents
 from tagstream.dataset.rows import read_products, read_rows
 from tagstream.dataset.table import read_table
 
@@ -197,3 +200,16 @@ def test_a_damaged_file_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"not what its name says")
     with pytest.raises(ValueError, match=name):
         read_products(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["products.csv.gz", "products.jsonl.gz"])
+def test_a_file_that_was_cut_off_is_named_in_training_and_publishing(tmp_path: Path, name: str) -> None:
+    lines = [f'{{"id": "{n}", "title": "Cap {n}", "colour": "Red"}}' for n in range(3000)]
+    if "csv" in name:
+        lines = ["id,title,colour", *(f"{n},Cap {n},Red" for n in range(3000))]
+    whole = gzip.compress("\n".join(lines).encode())
+    (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=name):
+        read_products(tmp_path / name)
+    with pytest.raises(BadSettings, match=name):
+        list(ProductEvents(tmp_path / name))
