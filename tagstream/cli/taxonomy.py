@@ -77,7 +77,7 @@ def init(
     )
     used = {finding.role for finding in findings}
     if without := [role for role in ("title", "description", "image") if role not in used]:
-        say(f"without {' and '.join(without)}")
+        say(f"without {' and '.join(without)}: dataset.toml can name their columns")
     _tell(file, taxonomy)
     _describe(file, dataset, findings)
 

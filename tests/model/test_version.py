@@ -13,7 +13,7 @@ from tagstream.core.errors import IncompatibleModel
 from tagstream.core.ports import MicroBatch
 from tagstream.dataset.training_set import TrainingSet
 from tagstream.model.version import golden
-from tagstream.model.version.format import FORMAT_VERSION, read_manifest, sha256
+from tagstream.model.version.format import FORMAT_VERSION, read_config, read_manifest, sha256
 from tagstream.model.version.load import load
 from tagstream.training.release import Trained, release
 
@@ -77,6 +77,13 @@ def test_a_changed_byte_is_refused(saved: Path, name: str) -> None:
 
     with pytest.raises(IncompatibleModel, match=re.escape(name)):
         load(saved)
+
+
+@pytest.mark.parametrize("content", ["[]", '{"architecture": []}', '{"format_version": []}', "{", "null"])
+def test_a_config_that_is_none_is_refused(saved: Path, content: str) -> None:
+    (saved / "config.json").write_text(content)
+    with pytest.raises(IncompatibleModel):
+        read_config(saved)
 
 
 def test_a_missing_file_and_a_missing_manifest_are_refused(saved: Path, tmp_path: Path) -> None:

@@ -131,7 +131,7 @@ def test_init_writes_a_file_once_and_says_what_it_chose(photos: Path, tmp_path: 
     result = CliRunner(env={"COLUMNS": "200"}).invoke(app, command)
     assert result.exit_code == 0, result.exception
     assert "tells of a class, not a product" in result.output
-    assert "without title and description" in result.output
+    assert "without title and description: dataset.toml can name their columns" in result.output
     assert len(read_taxonomy(made).groups) == 3
     again = CliRunner().invoke(app, command)
     assert "is there already" in str(again.exception)

@@ -149,7 +149,7 @@ def read_config(folder: Path) -> dict[str, Any]:
     # Before format 4 only generators had the field, and only extractors had characters.
     architecture = raw.setdefault("architecture", "extractor" if "characters" in raw else "tagger")
     found = raw.get("format_version")
-    if found not in _READABLE.get(architecture, ()):
+    if found not in _READABLE.get(str(architecture), ()):
         older = isinstance(found, int) and found < FORMAT_VERSION
         raise IncompatibleModel(
             f"{folder}: {architecture} of format_version {found}, this code reads up to {FORMAT_VERSION}: "
