@@ -34,7 +34,7 @@ class Optimisation(BaseModel):
 
     epochs: int = Field(gt=0)
     batch_rows: int = Field(gt=0)
-    learning_rate: float = Field(gt=0, allow_inf_nan=False)
+    learning_rate: float = Field(gt=0)
     weight_decay: float = Field(default=0.0, ge=0)
     warm_up: float = Field(default=0.1, gt=0, lt=1)
     average_decay: float = Field(default=0.0, ge=0, lt=1)
